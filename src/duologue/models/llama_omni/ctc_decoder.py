@@ -1,0 +1,87 @@
+"""The paper's speech decoder: units by CTC from the LLM's hidden states, streaming with a cache.
+
+Source: LLaMA-Omni (Fang et al. 2024, arXiv:2409.06666), section 2.4. The released code runs the whole prefix again for
+every token; a causal decoder over the repeated states gives the same numbers from a cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from duologue.errors import ConfigError
+from duologue.nn.attention import KVCache, RopeScaling
+from duologue.nn.transformer import Blocks, TransformerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperUnitDecoderConfig:
+    """Shape of the decoder. Defaults: the released Llama-3.1-8B-Omni."""
+
+    hidden_dim: int = 4096  # of the LLM
+    dim: int = 4096
+    layers: int = 2
+    heads: int = 32  # as many key heads
+    ffn_dim: int = 11_008
+    upsample: int = 25  # steps for each hidden state (lambda)
+    num_units: int = 1000  # the blank comes after them
+    norm_eps: float = 1e-5
+    rope_theta: float = 500_000.0
+    rope_scaling: RopeScaling | None = None
+
+    def __post_init__(self):
+        if self.dim % self.heads:
+            raise ConfigError(f"heads must divide dim, got {self.heads} and {self.dim}")
+        if min(self.upsample, self.num_units) < 1:
+            raise ConfigError(f"upsample and num_units must be at least 1, got {self}")
+
+    @property
+    def blank(self) -> int:
+        return self.num_units
+
+    def blocks(self) -> TransformerConfig:
+        """The shape of the layers; they have no embeddings and no final norm."""
+        return TransformerConfig(
+            vocab_size=1,
+            dim=self.dim,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.heads,
+            head_dim=self.dim // self.heads,
+            ffn_dim=self.ffn_dim,
+            norm_eps=self.norm_eps,
+            rope_theta=self.rope_theta,
+            rope_scaling=self.rope_scaling,
+        )
+
+
+class PaperUnitDecoder(nn.Module):
+    """Projection, repetition, causal layers, scores over units and blank."""
+
+    def __init__(self, config: PaperUnitDecoderConfig):
+        super().__init__()
+        self.config = config
+        self.input_proj = nn.Linear(config.hidden_dim, config.dim)
+        self.blocks = Blocks(config.blocks())
+        self.output_proj = nn.Linear(config.dim, config.num_units + 1)
+
+    def init_state(self, slots: int, capacity: int) -> KVCache:
+        """An empty cache with room for `capacity` hidden states a slot."""
+        return self.blocks.init_state(slots, capacity * self.config.upsample)
+
+    def forward(self, hidden_BTD: Tensor, state: KVCache, live_B: Tensor, steps_B: Tensor | None = None) -> Tensor:
+        """Decodes the next hidden states of each live slot.
+
+        Args:
+            hidden_BTD: the LLM's last hidden states, after its final norm.
+            steps_B: how many of the T states count in each slot. None: all.
+        Returns:
+            logits_BTV over units and blank, T * upsample steps; what comes of padding means nothing.
+        Raises:
+            ShapeError: no room left in the cache.
+        """
+        upsample = self.config.upsample
+        x_BTD = self.input_proj(hidden_BTD).repeat_interleave(upsample, dim=1)
+        x_BTD = self.blocks(x_BTD, state, live_B, None if steps_B is None else steps_B * upsample)
+        return self.output_proj(x_BTD)

@@ -1,0 +1,225 @@
+"""Attention with grouped queries, rotary positions and a static key-value cache per slot.
+
+Sources: RoPE (Su et al. 2021, arXiv:2104.09864), GQA (Ainslie et al. 2023, arXiv:2305.13245), the llama3 scaling of RoPE
+(Llama 3.1's released configuration).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from duologue.errors import ConfigError, ShapeError
+from duologue.streaming.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """Llama 3.1's stretching of low rotary frequencies (`rope_type: llama3`)."""
+
+    factor: float = 8.0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    original_max_position: int = 8192  # positions
+
+    def __post_init__(self):
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ConfigError(f"rope_scaling: high_freq_factor must exceed low_freq_factor, got {self}")
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding in the half-split layout (first half with second half)."""
+
+    def __init__(self, head_dim: int, *, theta: float, scaling: RopeScaling | None = None):
+        super().__init__()
+        self.head_dim, self.theta, self.scaling = head_dim, theta, scaling
+
+    def frequencies(self, device: torch.device) -> Tensor:
+        """Angular step of each pair, radians a position, [head_dim / 2]."""
+        steps = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32)
+        freq = 1.0 / self.theta ** (steps / self.head_dim)
+        if self.scaling is None:
+            return freq
+        scaling, wavelength = self.scaling, 2 * math.pi / freq
+        smooth = (scaling.original_max_position / wavelength - scaling.low_freq_factor) / (
+            scaling.high_freq_factor - scaling.low_freq_factor
+        )
+        smooth = smooth.clamp(0, 1)
+        return (1 - smooth) * freq / scaling.factor + smooth * freq
+
+    def forward(self, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine for each position, each [B, 1, T, head_dim]."""
+        angle_BTD = positions_BT[..., None].float() * self.frequencies(positions_BT.device)
+        angle_BTD = torch.cat([angle_BTD, angle_BTD], dim=-1)[:, None]
+        return angle_BTD.cos(), angle_BTD.sin()
+
+
+def rotate(x_BHTD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turns every pair of channels by its position's angle."""
+    first, second = x_BHTD.chunk(2, dim=-1)
+    return (x_BHTD * cos + torch.cat([-second, first], dim=-1) * sin).to(x_BHTD.dtype)
+
+
+@dataclass
+class KVCache(State):
+    """Keys and values of a whole stack of L layers, with room for T positions a slot."""
+
+    k_BLHTD: Tensor
+    v_BLHTD: Tensor
+    length_B: Tensor  # positions filled, int64
+
+    @staticmethod
+    def make(
+        slots: int, *, layers: int, kv_heads: int, capacity: int, head_dim: int, like: Tensor
+    ) -> KVCache:
+        k = like.new_zeros(slots, layers, kv_heads, capacity, head_dim)
+        return KVCache(k, torch.zeros_like(k), torch.zeros(slots, dtype=torch.int64, device=like.device))
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where one call's steps go in a cache, worked out once for all layers."""
+
+    positions_BT: Tensor
+    slot_N: Tensor  # of the steps that count: slot, step within the call, position in the cache
+    step_N: Tensor
+    position_N: Tensor
+    keys: int  # positions of the cache that are in use after this call
+    mask_BTK: Tensor | None  # True: may look; None: everything in use may be looked at
+    whole: bool  # every step of every slot counts, and all slots start at the same position
+
+
+def span(cache: KVCache, steps: int, live_B: Tensor, steps_B: Tensor | None = None) -> Span:
+    """Plans a call that adds `steps_B` (default: all `steps`) positions to every live slot.
+
+    Raises:
+        ShapeError: the cache has no room left.
+    """
+    device, capacity = cache.length_B.device, cache.k_BLHTD.shape[3]
+    counts_B = torch.full_like(cache.length_B, steps) if steps_B is None else steps_B
+    counts_B = torch.where(live_B, counts_B, 0)
+    new_length_B = cache.length_B + counts_B
+    keys = int(new_length_B.max())
+    if keys > capacity:
+        raise ShapeError(
+            f"KVCache: need room for {keys} positions, have {capacity}. Make the state with a larger capacity, "
+            "reset the slot, or truncate its history."
+        )
+    step_T = torch.arange(steps, device=device)
+    positions_BT = cache.length_B[:, None] + step_T
+    begin = int(cache.length_B[0])
+    whole = bool((counts_B == steps).all() and (cache.length_B == begin).all())
+    mask_BTK = None
+    if steps > 1 or not whole:
+        mask_BTK = torch.arange(keys, device=device) <= positions_BT[..., None]
+    slot_N, step_N = (step_T < counts_B[:, None]).nonzero(as_tuple=True)
+    return Span(positions_BT, slot_N, step_N, positions_BT[slot_N, step_N], keys, mask_BTK, whole)
+
+
+def advance(cache: KVCache, plan: Span) -> None:
+    """Moves each slot's length past the steps that `plan` added. Call once, after the last layer."""
+    cache.length_B.index_add_(0, plan.slot_N, torch.ones_like(plan.slot_N))
+
+
+def attend(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask_BTK: Tensor | None = None) -> Tensor:
+    """Softmax attention; query heads may be a multiple of the key heads.
+
+    Args:
+        mask_BTK: True where a query may look. None: everywhere.
+    Returns:
+        [B, T, H * D].
+    """
+    B, H, T, D = q_BHTD.shape
+    group = H // k_BHTD.shape[1]
+    mask = None if mask_BTK is None else mask_BTK[:, None]
+    if group > 1:  # the queries that share a key head become steps of it: no copy of the keys
+        q_BHTD = q_BHTD.reshape(B, H // group, group * T, D)
+        mask = None if mask is None else mask.repeat(1, 1, group, 1)
+    out = F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD, attn_mask=mask)
+    return out.reshape(B, H, T, D).transpose(1, 2).reshape(B, T, H * D)
+
+
+class SelfAttention(nn.Module):
+    """Causal self-attention over a slot's whole past, kept in a `KVCache`."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        heads: int,
+        kv_heads: int,
+        head_dim: int,
+        qkv_bias: bool = False,
+        out_bias: bool = False,
+        qk_norm_eps: float | None = None,
+    ):
+        super().__init__()
+        if heads % kv_heads:
+            raise ConfigError(f"SelfAttention: kv_heads must divide heads, got {kv_heads} and {heads}")
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * head_dim, bias=qkv_bias)
+        self.out = nn.Linear(heads * head_dim, dim, bias=out_bias)
+        norm = qk_norm_eps is not None
+        self.q_norm = nn.RMSNorm(head_dim, eps=qk_norm_eps) if norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(head_dim, eps=qk_norm_eps) if norm else nn.Identity()
+
+    def project(self, x_BTD: Tensor, rotary: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each [B, heads, T, head_dim], positions applied."""
+        B, T, _ = x_BTD.shape
+        qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.kv_heads, self.head_dim).transpose(1, 2)
+        q, k, v = qkv.split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotary is not None:
+            q, k = rotate(q, *rotary), rotate(k, *rotary)
+        return q, k, v
+
+    def forward(
+        self, x_BTD: Tensor, cache: KVCache, layer: int, plan: Span, rotary: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Adds the planned steps to layer `layer` of the cache and attends. The caller calls `advance` at the end."""
+        q, k, v = self.project(x_BTD, rotary)
+        if plan.whole and plan.keys == x_BTD.shape[1] and torch.is_grad_enabled():
+            return self.out(attend(q, k, v, plan.mask_BTK))  # training: one chunk from a fresh state
+        for kept, new in ((cache.k_BLHTD, k), (cache.v_BLHTD, v)):
+            if plan.whole:
+                kept[:, layer, :, plan.keys - x_BTD.shape[1] : plan.keys] = new
+            else:
+                kept[plan.slot_N, layer, :, plan.position_N] = new[plan.slot_N, :, plan.step_N].to(kept.dtype)
+        keys, values = cache.k_BLHTD[:, layer, :, : plan.keys], cache.v_BLHTD[:, layer, :, : plan.keys]
+        return self.out(attend(q, keys.to(q.dtype), values.to(q.dtype), plan.mask_BTK))
+
+
+@dataclass
+class Memory(State):
+    """What a decoder looks at: keys and values of L layers over an encoded sequence of up to T steps."""
+
+    k_BLHTD: Tensor
+    v_BLHTD: Tensor
+    length_B: Tensor
+
+
+class CrossAttention(nn.Module):
+    """Attention from a decoder's steps to an encoded sequence."""
+
+    def __init__(self, dim: int, *, heads: int, memory_dim: int | None = None):
+        super().__init__()
+        self.heads = heads
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(memory_dim or dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def remember(self, encoded_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of an encoded sequence, each [B, heads, T, head_dim]."""
+        B, T, _ = encoded_BTD.shape
+        kv = self.kv(encoded_BTD).view(B, T, 2 * self.heads, -1).transpose(1, 2)
+        k, v = kv.chunk(2, dim=1)
+        return k, v
+
+    def forward(self, x_BTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask_BTK: Tensor | None = None) -> Tensor:
+        B, T, _ = x_BTD.shape
+        q = self.q(x_BTD).view(B, T, self.heads, -1).transpose(1, 2)
+        return self.out(attend(q, k_BHTD, v_BHTD, mask_BTK))

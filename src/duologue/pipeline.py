@@ -1,0 +1,367 @@
+"""One conversation with a model: a question's audio in, what was heard, the answer's text and its speech out.
+
+    pipe = Pipeline.from_pretrained("mini")
+    for event in pipe.stream("question.wav"):
+        ...
+    pipe("question.wav").save("answer.wav")
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from duologue.audio import io
+from duologue.audio.frames import Framer
+from duologue.checkpoints import Resolver, load_model
+from duologue.errors import AudioError, PartError
+from duologue.streaming.protocol import Frame, StreamingModel
+
+_AUDIBLE = 1e-3  # -60 dB: from here on a sample counts as sound
+_LONGEST_ANSWER = 300.0  # seconds of speech
+_MOST_IDLE = 2_000  # steps in a row that bring neither text nor speech
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the model believes was said so far in this turn."""
+
+    text: str
+    final: bool
+
+
+@dataclass(frozen=True)
+class Text:
+    """The next piece of the answer's text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Audio:
+    """The next piece of the answer's speech, mono float32 in [-1, 1] at the model's output rate."""
+
+    samples: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """What one turn brought and how long it took. `None` where there was no such moment."""
+
+    transcript: str
+    text: str
+    question_seconds: float
+    audio_seconds: float
+    first_text_ms: float | None  # from the last sample of the question handed in to the first text
+    first_audio_ms: float | None  # ... to the first audible piece of speech
+    lagging_words: int | None  # words of text there were when the first speech came
+    real_time_factor: float | None  # time to answer / audio_seconds
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Done:
+    """The turn is over."""
+
+    metrics: Metrics
+
+
+Event = Heard | Text | Audio | Done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A whole answer."""
+
+    transcript: str
+    text: str
+    audio: np.ndarray
+    sample_rate: int
+    metrics: Metrics
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the speech as WAV.
+
+        Raises:
+            AudioError: there is no speech, or the file cannot be written.
+        """
+        if not len(self.audio):
+            raise AudioError(f"{path}: there is no speech to save; nothing was understood in the question")
+        with io.WavWriter(path, self.sample_rate) as writer:
+            writer.write(self.audio)
+        return Path(path)
+
+
+@runtime_checkable
+class HasParts(Protocol):
+    """A family whose parts can be exchanged."""
+
+    def parts(self) -> Mapping[str, Any]:
+        """The exchangeable parts by name."""
+        ...
+
+    def replace_part(self, name: str, part: Any) -> None:
+        """Puts another part in.
+
+        Raises:
+            PartError: it does not fit; the old part stays.
+        """
+        ...
+
+
+class Conversation:
+    """One user's turns with a model: feed `listen`, then take the events of `answer`. Not for several threads at once."""
+
+    def __init__(self, model: StreamingModel):
+        if model.spec.duplex:
+            raise PartError("Pipeline: need a turn-taking model, got a duplex one; serve it with `duologue serve`")
+        self.model, self.spec = model, model.spec
+        self._live = torch.tensor([True])
+        self._framer = Framer(self.spec.input_samples)
+        self._state = model.init_state(1)
+        self.reset()
+
+    @torch.inference_mode()
+    def reset(self) -> None:
+        """Forgets everything: the next turn is the first."""
+        self._state.reset(self._live)
+        self._framer.flush()
+        self._begin_turn()
+        self._unheard = False  # the model has something to say that was never taken
+
+    @property
+    def question_seconds(self) -> float:
+        """How much of the present turn's audio has been handed in."""
+        return self._question_samples / self.spec.input_rate
+
+    def listen(self, samples: np.ndarray) -> list[Heard]:
+        """Hands in the next samples of the question: mono float32 in [-1, 1] at the model's input rate, any number."""
+        if self._unheard:
+            self.interrupt(0.0)
+        if len(samples):
+            self._handed_in = time.perf_counter()
+            self._question_samples += len(samples)
+        return [heard for frame in self._framer.push(samples) for heard in self._hear(frame)]
+
+    def answer(self) -> Iterator[Event]:
+        """Ends the question and gives the answer as it comes. A question without speech gets none.
+
+        Closing the iterator early leaves the rest unsaid: tell with `interrupt` how much of it was heard.
+        """
+        if (rest := self._framer.flush()) is not None:
+            yield from self._hear(rest)
+        with torch.inference_mode():
+            self.model.end_turn(self._state, self._live)
+        self._unheard = True
+        transcript = self._transcript()
+        yield Heard(transcript, final=True)
+        clock = _Clock(self._handed_in, self.spec.output_rate)
+        if transcript:
+            yield from self._speak(clock)
+            self._unheard = False
+        yield Done(clock.metrics(transcript=transcript, question_seconds=self.question_seconds))
+        self._begin_turn()
+
+    @torch.inference_mode()
+    def interrupt(self, heard_seconds: float) -> None:
+        """After an answer that was cut short: the model forgets what was not heard of it, and listens again."""
+        ticks = torch.tensor([int(max(0.0, heard_seconds) / self.spec.tick)])
+        self.model.truncate(self._state, self._live, ticks)
+        self._unheard = False
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self._heard = ""
+        self._question_samples = 0
+        self._handed_in = time.perf_counter()
+
+    @torch.inference_mode()
+    def _hear(self, frame: np.ndarray) -> list[Heard]:
+        audio_BN = torch.from_numpy(np.array(frame, np.float32))[None]
+        self.model.listen(self._state, audio_BN, self._live)
+        before, self._heard = self._heard, self._transcript()
+        return [Heard(self._heard, final=False)] if self._heard != before else []
+
+    @torch.inference_mode()
+    def _transcript(self) -> str:
+        return self.model.heard(self._state, 0).strip()
+
+    @torch.inference_mode()
+    def _step(self) -> Frame:
+        return self.model.speak(self._state, self._live)
+
+    def _speak(self, clock: _Clock) -> Iterator[Event]:
+        ids: list[int] = []
+        text, idle, done = "", 0, False
+        while not done:
+            frame = self._step()
+            new = [token for token in frame.ids_BT[0].tolist() if token >= 0]
+            samples = frame.audio_BN[0, : int(frame.samples_B[0])].float().numpy()
+            done, idle = bool(frame.done_B[0]), idle + 1
+            if new:
+                ids, idle = ids + new, 0
+                before, text = text, self.model.text(ids)
+                if len(text) > len(before):
+                    clock.text(text)
+                    yield Text(text[len(before) :])
+            if len(samples):
+                idle = 0
+                clock.audio(samples)
+                yield Audio(samples)
+            if not done and (idle > _MOST_IDLE or clock.audio_seconds > _LONGEST_ANSWER):
+                raise PartError(
+                    f"the model does not come to the end of its answer ({clock.audio_seconds:.0f} s of speech so far); "
+                    "use another model or retrain this one"
+                )
+
+
+class Pipeline:
+    """Answers questions with a model; every call is a conversation of its own."""
+
+    def __init__(self, model: StreamingModel, *, name: str = ""):
+        self.model, self.name = model, name
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_dir: str | Path = "mini",
+        *,
+        resolver: Resolver | None = None,
+        settings: Mapping[str, Any] | None = None,
+        **parts: Any,
+    ) -> Pipeline:
+        """Loads a packaged model by name, or a model folder.
+
+        Args:
+            resolver: where outside parts are found; None for the default cache.
+            settings: changes to the model's config, such as {"omega": 10}.
+            parts: parts to use in place of the model's own, by name.
+        Raises:
+            CheckpointError, ConfigError, PartError: as `checkpoints.load_model`.
+        """
+        model = load_model(name_or_dir, resolver=resolver, settings=settings, **parts)
+        return cls(model, name=Path(name_or_dir).name)
+
+    @property
+    def input_rate(self) -> int:
+        return self.model.spec.input_rate
+
+    @property
+    def output_rate(self) -> int:
+        return self.model.spec.output_rate
+
+    def conversation(self) -> Conversation:
+        """A conversation of several turns, fed by hand."""
+        return Conversation(self.model)
+
+    def stream(self, source: str | Path | np.ndarray, *, sample_rate: int | None = None) -> Iterator[Event]:
+        """Asks one question and gives what happens as it happens; `Done` comes last.
+
+        Args:
+            source: an audio file, or samples in [-1, 1], [N] or [N, channels].
+            sample_rate: of samples; None for the model's own.
+        Raises:
+            AudioError: the source is not usable audio.
+        """
+        conversation = self.conversation()
+        tick = self.model.spec.input_samples
+        for block in self._blocks(source, sample_rate):
+            for begin in range(0, len(block), tick):
+                yield from conversation.listen(block[begin : begin + tick])
+        yield from conversation.answer()
+
+    def __call__(self, source: str | Path | np.ndarray, *, sample_rate: int | None = None) -> Answer:
+        """Asks one question and waits for the whole answer."""
+        pieces: list[np.ndarray] = [np.zeros(0, np.float32)]
+        for event in self.stream(source, sample_rate=sample_rate):
+            if isinstance(event, Audio):
+                pieces.append(event.samples)
+            elif isinstance(event, Done):
+                metrics = event.metrics
+        return Answer(
+            transcript=metrics.transcript,
+            text=metrics.text,
+            audio=np.concatenate(pieces),
+            sample_rate=self.output_rate,
+            metrics=metrics,
+        )
+
+    def replace(self, **parts: Any) -> Pipeline:
+        """Exchanges parts by name (encoder, adapter, llm, speech_decoder, vocoder), for conversations begun from now on.
+
+        Raises:
+            PartError: no such part, or one that does not fit; nothing is exchanged then.
+        """
+        if not isinstance(self.model, HasParts):
+            raise PartError(f"{type(self.model).__name__}: this model has no parts that can be exchanged")
+        own = dict(self.model.parts())
+        for name in parts:
+            if name not in own:
+                raise PartError(f"replace: there is no part {name!r}; the parts are {', '.join(own)}")
+        done: list[str] = []
+        try:
+            for name, part in parts.items():
+                self.model.replace_part(name, part)
+                done.append(name)
+        except PartError:
+            for name in done:
+                self.model.replace_part(name, own[name])
+            raise
+        return self
+
+    def _blocks(self, source: str | Path | np.ndarray, sample_rate: int | None) -> Iterator[np.ndarray]:
+        if isinstance(source, (str, Path)):
+            io.check_question(source)
+            return io.read_blocks(source, self.input_rate)
+        samples = io.as_mono(np.asarray(source))
+        resampler = io.Resampler(sample_rate or self.input_rate, self.input_rate)
+        return iter([resampler(samples, final=True)])
+
+
+class _Clock:
+    """Times one answer, from the moment the question's last sample was handed in."""
+
+    def __init__(self, start: float, sample_rate: int):
+        self._start, self._rate = start, sample_rate
+        self._text, self._samples = "", 0
+        self._first_text: float | None = None
+        self._first_audio: float | None = None
+        self._lagging: int | None = None
+
+    @property
+    def audio_seconds(self) -> float:
+        return self._samples / self._rate
+
+    def text(self, whole: str) -> None:
+        self._text = whole
+        if self._first_text is None:
+            self._first_text = self._now()
+
+    def audio(self, samples: np.ndarray) -> None:
+        self._samples += len(samples)
+        if self._first_audio is None and float(np.abs(samples).max()) > _AUDIBLE:
+            self._first_audio, self._lagging = self._now(), len(self._text.split())
+
+    def metrics(self, *, transcript: str, question_seconds: float) -> Metrics:
+        seconds = self.audio_seconds
+        return Metrics(
+            transcript=transcript,
+            text=self._text.strip(),
+            question_seconds=round(question_seconds, 3),
+            audio_seconds=round(seconds, 3),
+            first_text_ms=self._first_text,
+            first_audio_ms=self._first_audio,
+            lagging_words=self._lagging,
+            real_time_factor=round(self._now() / 1000 / seconds, 4) if seconds else None,
+        )
+
+    def _now(self) -> float:
+        return round((time.perf_counter() - self._start) * 1000, 1)

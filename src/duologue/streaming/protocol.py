@@ -1,0 +1,79 @@
+"""The contract between a family and whatever drives it: an engine, a pipeline, an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from duologue.streaming.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamSpec:
+    """What flows in and out of a streaming model."""
+
+    input_rate: int  # Hz
+    output_rate: int  # Hz
+    tick: float = 0.08  # seconds
+    duplex: bool = False  # listens and speaks at every tick
+
+    @property
+    def input_samples(self) -> int:
+        """Samples of the user's audio in one tick."""
+        return round(self.input_rate * self.tick)
+
+    @property
+    def output_samples(self) -> int:
+        """Samples of own speech in one tick."""
+        return round(self.output_rate * self.tick)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What `speak` gives for every slot: at most one tick of speech and the text that was thought meanwhile.
+
+    Rows of slots that are not live mean nothing.
+    """
+
+    audio_BN: Tensor  # own speech in [-1, 1] at output_rate, N = spec.output_samples
+    samples_B: Tensor  # how many of the N are real: 0 while thinking, fewer than N at the very end
+    ids_BT: Tensor  # text tokens decoded in this step, padded with -1
+    done_B: Tensor  # True once the answer's last sample is in this frame (or an earlier one)
+
+
+class StreamingModel(Protocol):
+    """A family under the streaming contract (docs/streaming.md). All memory is in the `state` handed in."""
+
+    spec: StreamSpec
+
+    def init_state(self, slots: int) -> State: ...
+
+    def prompt(self, state: State, live_B: Tensor, ids_BT: Tensor) -> None:
+        """Adds text (instructions, history, tool results) to the context; ids padded with -1."""
+        ...
+
+    def listen(self, state: State, audio_BN: Tensor, live_B: Tensor) -> None:
+        """Hears one tick of the user's audio, in [-1, 1] at input_rate, N = spec.input_samples."""
+        ...
+
+    def end_turn(self, state: State, live_B: Tensor) -> None:
+        """The user has finished: makes the answer ready to start. Turn-taking families only."""
+        ...
+
+    def speak(self, state: State, live_B: Tensor) -> Frame:
+        """Thinks and speaks for at most one tick."""
+        ...
+
+    def truncate(self, state: State, live_B: Tensor, heard_ticks_B: Tensor) -> None:
+        """After barge-in: forgets the part of the answer that was not heard."""
+        ...
+
+    def heard(self, state: State, slot: int) -> str:
+        """What the model believes the user has said in this turn, as text; empty when it heard no speech."""
+        ...
+
+    def text(self, ids: list[int]) -> str:
+        """The text of some `Frame.ids_BT`, as far as it is whole characters."""
+        ...

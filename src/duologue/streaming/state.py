@@ -1,0 +1,66 @@
+"""Typed streaming state: the memory of many conversations, apart from the weights.
+
+Axis 0 of every tensor is the slot (one user's stream); all zeros means a stream not begun. So that reset, save, load and
+move are written once, here, a state holds nothing but tensors and other states (alone or in a list).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from duologue.errors import ShapeError
+
+
+@dataclass
+class State:
+    """Base of every streaming state. Subclasses are dataclasses of tensors and states."""
+
+    def tensors(self, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+        """Walks every tensor with its dotted name, in the order of the fields."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            name = f"{prefix}{field.name}"
+            if isinstance(value, Tensor):
+                yield name, value
+            elif isinstance(value, State):
+                yield from value.tensors(f"{name}.")
+            else:
+                for index, item in enumerate(value):
+                    yield from item.tensors(f"{name}.{index}.")
+
+    def reset(self, live_B: Tensor) -> None:
+        """Makes the chosen slots streams that have not begun, in place."""
+        for _, tensor in self.tensors():
+            tensor[live_B] = 0
+
+    def save(self, slot: int) -> dict[str, Tensor]:
+        """Copies one slot out, so that `load` resumes it exactly, here or in another state of the same shape."""
+        return {name: tensor[slot].clone() for name, tensor in self.tensors()}
+
+    def load(self, slot: int, saved: dict[str, Tensor]) -> None:
+        """Puts a saved slot back, in place.
+
+        Raises:
+            ShapeError: `saved` comes from a state of another shape.
+        """
+        own = dict(self.tensors())
+        if own.keys() != saved.keys():
+            raise ShapeError(
+                f"State.load: need the tensors {sorted(own)}, got {sorted(saved)}. Load a slot saved by the same model."
+            )
+        for name, tensor in own.items():
+            if tensor.shape[1:] != saved[name].shape:
+                raise ShapeError(
+                    f"State.load: {name} has shape {tuple(tensor.shape[1:])} a slot, the saved one has "
+                    f"{tuple(saved[name].shape)}. Load a slot saved by a state of the same size."
+                )
+            tensor[slot] = saved[name].to(tensor)
+
+
+def write(target: Tensor, value: Tensor, live_B: Tensor) -> None:
+    """Overwrites the live slots of `target` with `value`, in place; the others keep what they had."""
+    target.copy_(torch.where(live_B.view(-1, *[1] * (target.dim() - 1)), value.to(target.dtype), target))
