@@ -26,9 +26,9 @@ class Case:
     """One streaming module and a stream for each of its slots.
 
     Attributes:
-        make_state: slots -> a fresh state.
-        call: (piece, state, live_B, last) -> a tensor whose axis 0 is the slot and whose axis `axis` is time, or, where a
-            step may give any number of outputs, such a tensor and the count of each slot. `last`: the stream ends here.
+        make_state: slots -> a fresh state with room for twice the inputs.
+        call: (piece, state, live_B, last) -> a tensor whose axis 0 is the slot and whose axis `axis` is time, or, where
+            a step may give any number of outputs, such a tensor and the count of each slot. `last`: the stream ends.
         inputs: the streams, axis 0 the slot (3 or more), axis `axis` time, long enough for `cuts`.
         cuts: ways of cutting the inputs; each sums to the length.
         axis: the time axis of inputs and outputs; where counts come with the outputs, theirs is 1.

@@ -7,7 +7,7 @@ import difflib
 import json
 import types
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from duologue.errors import ConfigError
 
@@ -49,13 +49,11 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        choices = [arg for arg in args if arg is not type(None)]
-        for choice in choices[:-1]:
-            try:
-                return _convert(choice, value, where)
-            except ConfigError:
-                continue
-        return _convert(choices[-1], value, where)
+        return _convert_union([arg for arg in args if arg is not type(None)], value, where)
+    if origin is Literal:
+        if value not in args or isinstance(value, bool) != any(value is arg for arg in args if isinstance(arg, bool)):
+            raise ConfigError(f"{where}: need one of {', '.join(map(repr, args))}, got {value!r}")
+        return value
     if dataclasses.is_dataclass(kind):
         return from_dict(kind, value, where=where)  # type: ignore[arg-type]
     if origin is tuple and isinstance(value, (list, tuple)):
@@ -63,13 +61,28 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
         if len(each) != len(value):
             raise ConfigError(f"{where}: need {len(each)} values, got {value!r}")
         return tuple(_convert(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(each, value, strict=True)))
+    if origin is list and isinstance(value, list):
+        return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
         return {key: _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if kind is Any or (isinstance(kind, type) and isinstance(value, kind) and (kind is bool or value is not True)):
+    if kind is Any or (
+        isinstance(kind, type) and isinstance(value, kind) and (kind is bool or type(value) is not bool)
+    ):
         return value
     raise ConfigError(f"{where}: need {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def _convert_union(choices: list[Any], value: Any, where: str) -> Any:
+    """The first choice that takes the value; where none does, the complaint of the one that was most likely meant."""
+    complaints = []
+    for choice in choices:
+        try:
+            return _convert(choice, value, where)
+        except ConfigError as error:
+            complaints.append((dataclasses.is_dataclass(choice) and isinstance(value, dict), error))
+    raise next((error for meant, error in complaints if meant), complaints[-1][1])
 
 
 def load(cls: type[C], path: Path) -> C:
@@ -98,8 +111,8 @@ def override(config: C, settings: list[str]) -> C:
     Raises:
         ConfigError: a setting without '=', an unknown key, or a value of another type.
     """
-    data = to_dict(config)
     for setting in settings:
+        data = to_dict(config)
         path, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"--set {setting}: need key=value, for example optimizer.lr=0.001")
@@ -111,6 +124,14 @@ def override(config: C, settings: list[str]) -> C:
             inner = inner[parent]
         try:
             inner[leaf] = json.loads(text)
+            config = from_dict(type(config), data)
         except ValueError:
             inner[leaf] = text
-    return from_dict(type(config), data)
+            config = from_dict(type(config), data)
+        except ConfigError as error:
+            inner[leaf] = text  # a name such as 123
+            try:
+                config = from_dict(type(config), data)
+            except ConfigError:
+                raise error from None
+    return config

@@ -1,15 +1,15 @@
 """One conversation with a model: a question's audio in, what was heard, the answer's text and its speech out.
 
-    pipe = Pipeline.from_pretrained("mini")
-    for event in pipe.stream("question.wav"):
-        ...
-    pipe("question.wav").save("answer.wav")
+pipe = Pipeline.from_pretrained("mini")
+for event in pipe.stream("question.wav"):
+    ...
+pipe("question.wav").save("answer.wav")
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -118,7 +118,7 @@ class HasParts(Protocol):
 
 
 class Conversation:
-    """One user's turns with a model: feed `listen`, then take the events of `answer`. Not for several threads at once."""
+    """One user's turns with a model: feed `listen`, then take the events of `answer`. One thread at a time."""
 
     def __init__(self, model: StreamingModel):
         if model.spec.duplex:
@@ -151,7 +151,7 @@ class Conversation:
             self._question_samples += len(samples)
         return [heard for frame in self._framer.push(samples) for heard in self._hear(frame)]
 
-    def answer(self) -> Iterator[Event]:
+    def answer(self) -> Generator[Event, None, None]:
         """Ends the question and gives the answer as it comes. A question without speech gets none.
 
         Closing the iterator early leaves the rest unsaid: tell with `interrupt` how much of it was heard.
@@ -295,7 +295,7 @@ class Pipeline:
         )
 
     def replace(self, **parts: Any) -> Pipeline:
-        """Exchanges parts by name (encoder, adapter, llm, speech_decoder, vocoder), for conversations begun from now on.
+        """Exchanges parts by name (encoder, adapter, llm, speech_decoder, vocoder), for conversations begun later.
 
         Raises:
             PartError: no such part, or one that does not fit; nothing is exchanged then.
@@ -322,6 +322,7 @@ class Pipeline:
             io.check_question(source)
             return io.read_blocks(source, self.input_rate)
         samples = io.as_mono(np.asarray(source))
+        io.check_length(len(samples) / (sample_rate or self.input_rate), where="the audio")
         resampler = io.Resampler(sample_rate or self.input_rate, self.input_rate)
         return iter([resampler(samples, final=True)])
 

@@ -9,6 +9,7 @@ import functools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 SAMPLE_RATE = 16_000  # Hz
@@ -39,14 +40,15 @@ def log_mel(audio_BN: Tensor, samples_B: Tensor | None = None, *, num_mels: int 
     """Whisper's features of each row's first `samples_B` samples.
 
     Args:
-        audio_BN: 16 kHz audio in [-1, 1], zeros beyond `samples_B`; N at least one hop.
+        audio_BN: 16 kHz audio in [-1, 1], zeros beyond `samples_B`; N at least 201 samples.
     Returns:
         features_BMT, and frames_B: how many of the T frames are real. Frames beyond are as of silence.
     """
     if samples_B is None:
         samples_B = torch.full((audio_BN.shape[0],), audio_BN.shape[1], device=audio_BN.device)
+    mirror_BN = audio_BN[:, 1 : _WINDOW // 2 + 1].flip(1)  # as Whisper begins; it ends in zeros
     spectrum = torch.stft(
-        torch.nn.functional.pad(audio_BN, (_WINDOW // 2, _WINDOW // 2)),
+        torch.cat([mirror_BN, F.pad(audio_BN, (0, _WINDOW // 2))], dim=1),
         _WINDOW,
         HOP,
         window=torch.hann_window(_WINDOW, device=audio_BN.device),
@@ -55,7 +57,7 @@ def log_mel(audio_BN: Tensor, samples_B: Tensor | None = None, *, num_mels: int 
     )[..., :-1]
     power_BMT = mel_bands(num_mels).to(audio_BN.device) @ spectrum.abs().square()
     log_BMT = power_BMT.clamp(min=1e-10).log10()
-    frames_B = (samples_B + HOP - 1) // HOP
+    frames_B = samples_B // HOP
     inside_BT = torch.arange(log_BMT.shape[-1], device=audio_BN.device) < frames_B[:, None]
     peak_B = log_BMT.masked_fill(~inside_BT[:, None], -10.0).amax((1, 2))
     return (torch.maximum(log_BMT, peak_B[:, None, None] - 8) + 4) / 4, frames_B

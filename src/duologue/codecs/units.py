@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from duologue.errors import ConfigError, DataError
 
-PUNCTUATION = " .,?!;:—…()\"“”"
+PUNCTUATION = ' .,?!;:—…()"“”'
 STRESS = "ˈˌ"
-VOWELS = "AIOWYaæɑɔəɛɜɪᵊᵻiuʊʌ"  # A I O W Y: the vowels of day, my, go, now, boy
+VOWELS = "AIOWYaæɐɑɔəɛɜɪᵊᵻiuʊʌ"  # A I O W Y: the vowels of day, my, go, now, boy
 CONSONANTS = "bdfhjklmnpstvwyzðŋɡɹɾʃʒʔʤʧθT"  # y and T: rare spellings of j and of a flapped t
 
 
@@ -80,7 +80,7 @@ class UnitInventory:
 
 
 def mini_units() -> UnitInventory:
-    """The alphabet of mini: 63 symbols of American English. Runs without the synthesiser that taught it."""
+    """The alphabet of mini: 64 symbols of American English. Runs without the synthesiser that taught it."""
     return UnitInventory(symbols=tuple(PUNCTUATION + STRESS + VOWELS + CONSONANTS))
 
 

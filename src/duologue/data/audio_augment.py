@@ -1,7 +1,7 @@
 """Augmentation of the question side: other throats, rooms, microphones and lines, from one clean recording.
 
-`draw` picks concrete numbers from a config of ranges; `apply` turns them into sound. What was drawn is a plain dataclass
-that goes into the manifest as JSON, and applying it again gives the same samples.
+`draw` picks concrete numbers from a config of ranges; `apply` turns them into sound. What was drawn is a plain
+dataclass that goes into the manifest as JSON, and applying it again gives the same samples.
 
     config = AugmentConfig()
     audio_16k, plan = augment(audio, rate=24_000, config=config, rng=np.random.default_rng(7))
@@ -28,7 +28,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How often (`*_chance`, 0 to 1) and how far each effect goes. Ranges are drawn from evenly, ratios on a log scale."""
+    """How often (`*_chance`, 0 to 1) and how far each effect goes. Ranges are drawn from evenly, ratios by log."""
 
     speed_chance: float = 0.6
     speed: Range = (0.85, 1.25)  # pace, pitch kept
@@ -90,7 +90,9 @@ class Augmentation:
 
     def to_json(self) -> str:
         """Compact JSON; only what differs from the defaults."""
-        changed = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default}
+        changed = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default
+        }
         return json.dumps(changed, separators=(",", ":"))
 
     @classmethod
@@ -248,9 +250,9 @@ def _warp_envelope(audio: Array, ratio: float) -> Array:
     part = (place - low).astype(np.float32)
     moved = envelope[:, low] * (1 - part) + envelope[:, low + 1] * part
     spectrum *= np.exp(np.clip((moved - envelope) / 2, -2.5, 2.5))
-    frames = np.fft.irfft(spectrum, axis=1) * window
+    pieces = np.fft.irfft(spectrum, axis=1) * window
     out = np.zeros(len(padded) + size, np.float32)
-    blocks = frames.reshape(len(frames), size // hop, hop)
+    blocks = pieces.reshape(len(pieces), size // hop, hop)
     for block in range(size // hop):
         view = out[block * hop : block * hop + len(frames) * hop].reshape(len(frames), hop)
         view += blocks[:, block]
@@ -269,7 +271,9 @@ def room(seconds: float, direct_db: float, rng: np.random.Generator) -> Array:
     t = np.arange(length, dtype=np.float32) / RATE
     tail = rng.standard_normal(length).astype(np.float32)
     smooth = np.convolve(tail, np.ones(8, np.float32) / 8, "same")
-    tail = smooth * np.exp(-6.9 * t / seconds) * 2 + (tail - smooth) * np.exp(-6.9 * t / (seconds * rng.uniform(0.3, 0.8)))
+    tail = smooth * np.exp(-6.9 * t / seconds) * 2 + (tail - smooth) * np.exp(
+        -6.9 * t / (seconds * rng.uniform(0.3, 0.8))
+    )
     tail *= np.minimum(t / 0.012, 1)
     for delay in rng.uniform(0.001, 0.04, int(rng.integers(4, 12))):
         tail[min(int(delay * RATE), length - 1)] += rng.choice([-1.0, 1.0]) * rng.uniform(1, 4) * np.exp(-delay * 30)
@@ -306,7 +310,9 @@ def _background(kind: str, length: int, rng: np.random.Generator, voices: Sequen
     if kind != "speech" or not len(voices):
         return make_noise("crowd" if kind == "speech" else kind, length, rng)
     clip = np.asarray(voices[int(rng.integers(len(voices)))], np.float32)
-    clip = np.roll(np.resize(clip, length) if len(clip) else np.zeros(length, np.float32), int(rng.integers(length + 1)))
+    clip = np.roll(
+        np.resize(clip, length) if len(clip) else np.zeros(length, np.float32), int(rng.integers(length + 1))
+    )
     return clip / max(active_rms(clip), 1e-9)
 
 

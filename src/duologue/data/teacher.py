@@ -23,6 +23,8 @@ VOICED = 40.0  # Hz: below, a frame has no pitch
 QUIET = 1e-4  # amplitude floor of the energy, -80 dB
 DURATIONS = "/Clip_output_0"  # inner tensor of the teacher's network: steps of each phonetic symbol
 LEAD_STEPS = 1  # silence kept before the first symbol
+EARLY_STEPS = 2  # the teacher's sound comes this much before the time of its symbol: units explain 39 % of a frame's
+# variance when moved by it, 29 % where they stand (and what a unit sounds like is then known with less look-ahead)
 
 Floats = NDArray[np.float32]
 
@@ -98,7 +100,8 @@ class HibariTeacher:
         """Says a text.
 
         The silence before a sentence and after the one before it belong to the space between them; of the silence
-        before the first symbol one step is kept, and the one after the last is the last symbol's.
+        before the first symbol one step is kept, and the one after the last is the last symbol's. Units start when
+        they are heard, which is two steps before the teacher's own count.
 
         Raises:
             DataError: the text has nothing to say.
@@ -110,15 +113,16 @@ class HibariTeacher:
         for place, symbols in enumerate(sentences):
             output, steps_S = self._run(symbols, speed)
             if place == 0:
-                drop = max(0, int(steps_S[0]) - LEAD_STEPS)
+                early = min(EARLY_STEPS, int(steps_S[0]))
+                drop = max(0, int(steps_S[0]) - early - LEAD_STEPS)
                 output = [part[..., drop * FRAMES_PER_STEP :] for part in output]
                 steps.append(steps_S[1:-1].copy())
-                steps[-1][0] += steps_S[0] - drop
+                steps[-1][0] += steps_S[0] - early - drop
             else:
                 steps.append(np.concatenate([[pause + steps_S[0]], steps_S[1:-1]]))
             pause = steps_S[-1]
             outputs.append(output)
-        steps[-1][-1] += pause
+        steps[-1][-1] += pause + early
         parts = [np.concatenate([output[i] for output in outputs], axis=-1) for i in range(6)]
         frames_U = np.concatenate(steps) * FRAMES_PER_STEP
         audio_N = self._waveform(parts, seed)

@@ -9,12 +9,13 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
 from duologue.errors import DataError
 
+Item = TypeVar("Item")
 TRAIN_EXTRA = 'install the scoring packages with: pip install "duologue[train]"'
 
 
@@ -121,8 +122,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def bootstrap(
-    items: Sequence[Any],
-    statistic: Callable[[Sequence[Any]], float],
+    items: Sequence[Item],
+    statistic: Callable[[list[Item]], float],
     *,
     resamples: int = 1000,
     confidence: float = 0.95,
@@ -140,7 +141,7 @@ def bootstrap(
         statistic([items[index] for index in generator.integers(0, len(items), len(items))]) for _ in range(resamples)
     ]
     low, high = np.percentile(draws, [50 * (1 - confidence), 50 * (1 + confidence)])
-    return Interval(float(statistic(items)), float(low), float(high))
+    return Interval(float(statistic(list(items))), float(low), float(high))
 
 
 def mean(values: Sequence[float]) -> float:

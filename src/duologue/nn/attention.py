@@ -1,7 +1,7 @@
 """Attention with grouped queries, rotary positions and a static key-value cache per slot.
 
-Sources: RoPE (Su et al. 2021, arXiv:2104.09864), GQA (Ainslie et al. 2023, arXiv:2305.13245), the llama3 scaling of RoPE
-(Llama 3.1's released configuration).
+Sources: RoPE (Su et al. 2021, arXiv:2104.09864), GQA (Ainslie et al. 2023, arXiv:2305.13245), the llama3 scaling of
+RoPE (Llama 3.1's released configuration).
 """
 
 from __future__ import annotations
@@ -73,9 +73,7 @@ class KVCache(State):
     length_B: Tensor  # positions filled, int64
 
     @staticmethod
-    def make(
-        slots: int, *, layers: int, kv_heads: int, capacity: int, head_dim: int, like: Tensor
-    ) -> KVCache:
+    def make(slots: int, *, layers: int, kv_heads: int, capacity: int, head_dim: int, like: Tensor) -> KVCache:
         k = like.new_zeros(slots, layers, kv_heads, capacity, head_dim)
         return KVCache(k, torch.zeros_like(k), torch.zeros(slots, dtype=torch.int64, device=like.device))
 
@@ -123,6 +121,27 @@ def span(cache: KVCache, steps: int, live_B: Tensor, steps_B: Tensor | None = No
 def advance(cache: KVCache, plan: Span) -> None:
     """Moves each slot's length past the steps that `plan` added. Call once, after the last layer."""
     cache.length_B.index_add_(0, plan.slot_N, torch.ones_like(plan.slot_N))
+
+
+def extend(kept_BLHTD: Tensor, new_BHTD: Tensor, layer: int, plan: Span) -> Tensor:
+    """Writes the planned steps into layer `layer` of a cache, in place, and gives that layer's positions in use.
+
+    Gradients flow through the new steps; what was in the cache before is a constant.
+    """
+    steps = new_BHTD.shape[2]
+    with torch.no_grad():
+        if plan.whole:
+            kept_BLHTD[:, layer, :, plan.keys - steps : plan.keys] = new_BHTD
+        else:
+            new_NHD = new_BHTD[plan.slot_N, :, plan.step_N]
+            kept_BLHTD[plan.slot_N, layer, :, plan.position_N] = new_NHD.to(kept_BLHTD.dtype)
+    if new_BHTD.requires_grad and plan.whole and plan.keys == steps:
+        return new_BHTD  # training: one chunk from a fresh state
+    used_BHTD = kept_BLHTD[:, layer, :, : plan.keys]
+    if new_BHTD.requires_grad:
+        used_BHTD = used_BHTD.to(new_BHTD.dtype, copy=True)
+        used_BHTD[plan.slot_N, :, plan.position_N] = new_BHTD[plan.slot_N, :, plan.step_N]
+    return used_BHTD
 
 
 def attend(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask_BTK: Tensor | None = None) -> Tensor:
@@ -182,14 +201,7 @@ class SelfAttention(nn.Module):
     ) -> Tensor:
         """Adds the planned steps to layer `layer` of the cache and attends. The caller calls `advance` at the end."""
         q, k, v = self.project(x_BTD, rotary)
-        if plan.whole and plan.keys == x_BTD.shape[1] and torch.is_grad_enabled():
-            return self.out(attend(q, k, v, plan.mask_BTK))  # training: one chunk from a fresh state
-        for kept, new in ((cache.k_BLHTD, k), (cache.v_BLHTD, v)):
-            if plan.whole:
-                kept[:, layer, :, plan.keys - x_BTD.shape[1] : plan.keys] = new
-            else:
-                kept[plan.slot_N, layer, :, plan.position_N] = new[plan.slot_N, :, plan.step_N].to(kept.dtype)
-        keys, values = cache.k_BLHTD[:, layer, :, : plan.keys], cache.v_BLHTD[:, layer, :, : plan.keys]
+        keys, values = extend(cache.k_BLHTD, k, layer, plan), extend(cache.v_BLHTD, v, layer, plan)
         return self.out(attend(q, keys.to(q.dtype), values.to(q.dtype), plan.mask_BTK))
 
 

@@ -35,7 +35,7 @@ def collapse(
     Returns:
         units_BT, moved to the front of each row, and counts_B, how many there are (0 in rows that are not live).
     """
-    B, T = ids_BT.shape
+    T = ids_BT.shape[1]
     steps_B = torch.full_like(state.last_B, T) if steps_B is None else steps_B
     steps_B = torch.where(live_B, steps_B, 0)
     row_BT = torch.cat([state.last_B[:, None], ids_BT + 1], dim=1)

@@ -1,4 +1,4 @@
-"""Decoder-only transformer of the Llama and Qwen shape: the LLM of every family, and the layers of its speech decoders."""
+"""Decoder-only transformer of the Llama and Qwen shape: every family's LLM, and the layers of its speech decoders."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(c.dim, 2 * c.ffn_dim, bias=False)
         self.down = nn.Linear(c.ffn_dim, c.dim, bias=False)
 
-    def forward(
-        self, x_BTD: Tensor, cache: KVCache, layer: int, plan: Span, rotary: tuple[Tensor, Tensor]
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, cache: KVCache, layer: int, plan: Span, rotary: tuple[Tensor, Tensor]) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache, layer, plan, rotary)
         gate, up = self.gate_up(self.ffn_norm(x_BTD)).chunk(2, dim=-1)
         return x_BTD + self.down(F.silu(gate) * up)
@@ -74,7 +72,7 @@ class Blocks(nn.Module):
 
     def init_state(self, slots: int, capacity: int) -> KVCache:
         """An empty cache with room for `capacity` positions a slot."""
-        c, like = self.config, self.layers[0].attention_norm.weight
+        c, like = self.config, next(self.parameters())
         return KVCache.make(
             slots, layers=c.layers, kv_heads=c.kv_heads, capacity=capacity, head_dim=c.head_dim, like=like
         )

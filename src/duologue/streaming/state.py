@@ -1,7 +1,7 @@
 """Typed streaming state: the memory of many conversations, apart from the weights.
 
-Axis 0 of every tensor is the slot (one user's stream); all zeros means a stream not begun. So that reset, save, load and
-move are written once, here, a state holds nothing but tensors and other states (alone or in a list).
+Axis 0 of every tensor is the slot (one user's stream); all zeros means a stream not begun. So that reset, save, load
+and move are written once, here, a state holds nothing but tensors and other states (alone or in a list).
 """
 
 from __future__ import annotations
@@ -62,5 +62,5 @@ class State:
 
 
 def write(target: Tensor, value: Tensor, live_B: Tensor) -> None:
-    """Overwrites the live slots of `target` with `value`, in place; the others keep what they had."""
-    target.copy_(torch.where(live_B.view(-1, *[1] * (target.dim() - 1)), value.to(target.dtype), target))
+    """Overwrites the live slots of `target` with `value`, in place; the others keep theirs. No gradient flows."""
+    target.copy_(torch.where(live_B.view(-1, *[1] * (target.dim() - 1)), value.detach().to(target.dtype), target))

@@ -1,7 +1,7 @@
 """Vocoding in chunks that carry their context, so that any chunking gives the whole's waveform.
 
-A vocoder that looks a finite way around itself is run again over a window: the units whose samples are next, and as much
-on either side as they can see. What cannot be settled yet is held back. The published algorithm of LLaMA-Omni
+A vocoder that looks a finite way around itself is run again over a window: the units whose samples are next, and as
+much on either side as they can see. What cannot be settled yet is held back. The published algorithm of LLaMA-Omni
 (arXiv:2409.06666), each chunk on its own and with audible seams, is kept as `independent`.
 """
 

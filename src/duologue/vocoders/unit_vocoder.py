@@ -38,7 +38,7 @@ class CodeGeneratorConfig:
     def __post_init__(self):
         rates, kernels = self.upsample_rates, self.upsample_kernels
         if len(rates) != len(kernels) or any(k < r or (k - r) % 2 for r, k in zip(rates, kernels, strict=True)):
-            raise ConfigError(f"each of upsample_kernels must exceed its rate by an even number, got {kernels}, {rates}")
+            raise ConfigError(f"upsample_kernels must exceed their rates by an even number, got {kernels}, {rates}")
         if len(self.block_kernels) != len(self.block_dilations):
             raise ConfigError(f"need a tuple of dilations for each of block_kernels {self.block_kernels}")
         if any(kernel % 2 == 0 for kernel in (*self.block_kernels, self.duration_kernel)):
@@ -64,12 +64,25 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.convs1 = nn.ModuleList(_same(channels, channels, kernel, dilation) for dilation in dilations)
         self.convs2 = nn.ModuleList(_same(channels, channels, kernel) for _ in dilations)
-        self.reach = sum((dilation + 1) * (kernel - 1) // 2 for dilation in dilations)  # steps, on either side
 
     def forward(self, x_BCT: Tensor) -> Tensor:
         for dilated, plain in zip(self.convs1, self.convs2, strict=True):
             x_BCT = x_BCT + plain(F.leaky_relu(dilated(F.leaky_relu(x_BCT, SLOPE)), SLOPE))
         return x_BCT
+
+
+class Fusion(nn.Module):
+    """The mean of residual blocks that look differently far."""
+
+    def __init__(self, channels: int, kernels: tuple[int, ...], dilations: tuple[tuple[int, ...], ...]):
+        super().__init__()
+        self.blocks = nn.ModuleList(ResidualBlock(channels, k, d) for k, d in zip(kernels, dilations, strict=True))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        total_BCT = torch.zeros_like(x_BCT)
+        for block in self.blocks:
+            total_BCT = total_BCT + block(x_BCT)
+        return total_BCT / len(self.blocks)
 
 
 class DurationPredictor(nn.Module):
@@ -101,9 +114,9 @@ class CodeGenerator(nn.Module):
         if lookahead is not None and lookahead < 0:
             raise ConfigError(f"lookahead must be 0 frames or more, got {lookahead}")
         self.config, self.independent = config, independent
-        c, stages = config, range(len(config.upsample_rates))
+        c, stages = config, len(config.upsample_rates)
         self.sample_rate, self.num_units, self.hop = c.sample_rate, c.num_units, c.hop
-        widths = [c.initial_channels >> stage for stage in range(len(stages) + 1)]
+        widths = [c.initial_channels >> stage for stage in range(stages + 1)]
         self.embedding = nn.Embedding(c.num_units, c.embedding_dim)
         self.duration = DurationPredictor(c.embedding_dim, c.duration_dim, c.duration_kernel)
         self.conv_pre = _same(c.embedding_dim, widths[0], OUTER_KERNEL)
@@ -111,13 +124,7 @@ class CodeGenerator(nn.Module):
             nn.ConvTranspose1d(widths[i], widths[i + 1], kernel, rate, padding=(kernel - rate) // 2)
             for i, (rate, kernel) in enumerate(zip(c.upsample_rates, c.upsample_kernels, strict=True))
         )
-        self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                ResidualBlock(widths[i + 1], kernel, dilations)
-                for kernel, dilations in zip(c.block_kernels, c.block_dilations, strict=True)
-            )
-            for i in stages
-        )
+        self.fusions = nn.ModuleList(Fusion(width, c.block_kernels, c.block_dilations) for width in widths[1:])
         self.conv_post = _same(widths[-1], 1, OUTER_KERNEL)
         before, after = self._visible_frames()
         after = after if lookahead is None else min(lookahead, after)
@@ -125,15 +132,17 @@ class CodeGenerator(nn.Module):
 
     def _visible_frames(self) -> tuple[int, int]:
         """Frames before and after a frame that its samples depend on: its sample span traced back to the input."""
-        first, last, side = 0, self.hop - 1, OUTER_KERNEL // 2
-        first, last = first - side, last + side
-        for up, blocks in zip(reversed(list(self.ups)), reversed(list(self.blocks)), strict=True):
-            side = max(block.reach for block in blocks)
-            kernel, rate, padding = up.kernel_size[0], up.stride[0], up.padding[0]
-            first = -((kernel - 1 - padding - (first - side)) // rate)
-            last = (last + side + padding) // rate
-        side = OUTER_KERNEL // 2
-        return side - first, last + side
+        c, outer = self.config, OUTER_KERNEL // 2
+        side = max(
+            sum((dilation + 1) * (kernel - 1) // 2 for dilation in dilations)
+            for kernel, dilations in zip(c.block_kernels, c.block_dilations, strict=True)
+        )
+        first, last = -outer, self.hop - 1 + outer
+        for rate, kernel in zip(reversed(c.upsample_rates), reversed(c.upsample_kernels), strict=True):
+            padding = (kernel - rate) // 2
+            first, last = first - side, last + side
+            first, last = -((kernel - 1 - padding - first) // rate), (last + padding) // rate
+        return outer - first, last + outer
 
     def log_durations(self, units_BT: Tensor) -> Tensor:
         """Natural log of (frames + 1) of each unit, [B, T]."""
@@ -142,9 +151,8 @@ class CodeGenerator(nn.Module):
     def waveform(self, units_BT: Tensor) -> Tensor:
         """Audio [B, T * hop] in [-1, 1] of units that last one frame each (already repeated)."""
         x_BCT = self.conv_pre(self.embedding(units_BT).transpose(1, 2))
-        for up, blocks in zip(self.ups, self.blocks, strict=True):
-            x_BCT = up(F.leaky_relu(x_BCT, SLOPE))
-            x_BCT = sum(block(x_BCT) for block in blocks) / len(blocks)
+        for up, fusion in zip(self.ups, self.fusions, strict=True):
+            x_BCT = fusion(up(F.leaky_relu(x_BCT, SLOPE)))
         return torch.tanh(self.conv_post(F.leaky_relu(x_BCT)))[:, 0]
 
     def frames(self, units_T: Tensor, prosody_TP: Tensor | None = None) -> Tensor:
@@ -173,5 +181,5 @@ class CodeGenerator(nn.Module):
             PartError: prosody was given; this vocoder speaks units alone.
         """
         if prosody_BTP is not None:
-            raise PartError("CodeGenerator: takes units alone, got prosody. Use a speech decoder without a prosody head.")
+            raise PartError("CodeGenerator: takes units alone, got prosody. Use a speech decoder without prosody.")
         return vocode(self, units_BT, counts_B, state, live_B, final_B, independent=self.independent)

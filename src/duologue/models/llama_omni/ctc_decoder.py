@@ -7,10 +7,12 @@ every token; a causal decoder over the repeated states gives the same numbers fr
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
-from duologue.errors import ConfigError
+from duologue.errors import ConfigError, ShapeError
 from duologue.nn.attention import KVCache, RopeScaling
 from duologue.nn.transformer import Blocks, TransformerConfig
 
@@ -54,6 +56,32 @@ class PaperUnitDecoderConfig:
             rope_theta=self.rope_theta,
             rope_scaling=self.rope_scaling,
         )
+
+
+HiddenPosition = Literal["predicting", "consumed"]
+
+
+def answer_states(hidden_BTD: Tensor, begins_B: Tensor, counts_B: Tensor, *, position: HiddenPosition) -> Tensor:
+    """The hidden states that stand for an answer's tokens, [B, max(counts), D]; beyond counts they mean nothing.
+
+    Args:
+        hidden_BTD: the LLM's states over prompt and answer.
+        begins_B: where the answer's first token stands in its row.
+        counts_B: tokens of the answer, its end token included.
+        position: "predicting": the state that chose the token, one step before it, as released models speak.
+            "consumed": the state that has read it, as they were trained.
+    Raises:
+        ShapeError: the answer does not lie within the states.
+    """
+    first_B = begins_B - 1 if position == "predicting" else begins_B
+    if int(first_B.min()) < 0 or int((first_B + counts_B).max()) > hidden_BTD.shape[1]:
+        raise ShapeError(
+            f"answer_states: answers begin at {begins_B.tolist()} and have {counts_B.tolist()} tokens, which do not "
+            f"lie within {hidden_BTD.shape[1]} states"
+        )
+    index_BN = first_B[:, None] + torch.arange(int(counts_B.max()), device=hidden_BTD.device)
+    index_BN = index_BN.clamp(max=hidden_BTD.shape[1] - 1)
+    return hidden_BTD.gather(1, index_BN[..., None].expand(-1, -1, hidden_BTD.shape[2]))
 
 
 class PaperUnitDecoder(nn.Module):

@@ -1,0 +1,355 @@
+"""The command line: duologue talk | ask | serve | train | data | eval | bench | models."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from duologue import __version__
+from duologue.errors import CheckpointError, DuologueError
+
+if TYPE_CHECKING:
+    from duologue.checkpoints import Resolver
+    from duologue.pipeline import Metrics, Pipeline
+
+FAILED = 2  # the exit code of everything that a person can put right
+
+
+class _Group(TyperGroup):
+    """Ends every command that fails for a known reason with one line and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DuologueError as error:
+            _fail(str(error))
+        except KeyboardInterrupt:
+            _fail("interrupted; what was written so far is whole")
+        except BrokenPipeError:  # the reader of our output has gone, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(FAILED) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Train, evaluate and serve end-to-end speech language models: speech in, speech out, in real time.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Make training data.")
+app.add_typer(data_app, name="data")
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="A packaged model's name, or a model folder.")]
+CacheOption = Annotated[
+    Path | None,
+    typer.Option("--cache", envvar="DUOLOGUE_CACHE", help="Folder of fetched parts (default: ~/.cache/duologue)."),
+]
+OmegaOption = Annotated[
+    int | None, typer.Option("--omega", min=1, help="Speech units a chunk: smaller starts sooner, larger is smoother.")
+]
+SettingOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting.")]
+HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")]
+PortOption = Annotated[int, typer.Option("--port", min=0, max=65_535)]
+CertificateOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--certificate", exists=True, dir_okay=False, help="PEM, for https: microphones need it off localhost."
+    ),
+]
+KeyOption = Annotated[Path | None, typer.Option("--key", exists=True, dir_okay=False, help="PEM key of --certificate.")]
+
+
+@app.command()
+def ask(
+    question: Annotated[Path, typer.Argument(help="An audio file of 0.2 s to 10 minutes.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the spoken answer goes (WAV).")] = Path("answer.wav"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+    model: ModelOption = "mini",
+    omega: OmegaOption = None,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Write no audio.")] = False,
+    cache: CacheOption = None,
+) -> None:
+    """Answer a spoken question: text as it is thought, speech as it is made."""
+    from duologue.audio import io
+
+    io.check_question(question)
+    if not text_only:
+        io.check_writable(out)
+    pipeline = _load(model, cache, omega=omega)
+    with contextlib.ExitStack() as stack:
+        writer = None if text_only else stack.enter_context(io.WavWriter(out, pipeline.output_rate))
+        metrics = _answer(pipeline, question, writer, show=not as_json)
+    if as_json:
+        print(json.dumps({**metrics.as_dict(), "audio": str(out) if writer and writer.samples else None}))
+    if not metrics.transcript:
+        _fail(f"{question}: heard no speech in it, so there is no answer; speak closer to the microphone or louder")
+    if not as_json:
+        _say(_summary(metrics) + ("" if text_only else f"; speech in {out}"))
+
+
+@app.command()
+def talk(
+    model: ModelOption = "mini",
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8765,
+    certificate: CertificateOption = None,
+    key: KeyOption = None,
+    omega: OmegaOption = None,
+    check_only: Annotated[bool, typer.Option("--check-only", help="Only answer the bundled question.")] = False,
+    cache: CacheOption = None,
+) -> None:
+    """Check the model on a bundled spoken question, then serve a page to talk to it."""
+    with contextlib.ExitStack() as stack:
+        listener = None if check_only else stack.enter_context(_bind(host, port))
+        pipeline = _load(model, cache, omega=omega)
+        _self_check(pipeline, model, cache)
+        if listener is not None:
+            _serve(pipeline, listener, certificate, key)
+
+
+@app.command()
+def serve(
+    model: ModelOption = "mini",
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8765,
+    certificate: CertificateOption = None,
+    key: KeyOption = None,
+    omega: OmegaOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Serve a page to talk to a model."""
+    with _bind(host, port) as listener:
+        _serve(_load(model, cache, omega=omega), listener, certificate, key)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its Python file.")],
+    settings: SettingOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.")] = None,
+) -> None:
+    """Train a model by a recipe."""
+    _backend("duologue.train").run(recipe, settings or [], resume, out)
+
+
+@data_app.command("synth")
+def synthesise(
+    recipe: Annotated[str, typer.Argument(help="A data recipe: its name, or the path of its file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The data's folder.")],
+    settings: SettingOption = None,
+    text_model: Annotated[
+        str | None, typer.Option("--text-model", help="An OpenAI-compatible endpoint, instead of the local model.")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Spread the work with Ray.")] = False,
+) -> None:
+    """Make spoken dialogues to train on."""
+    _backend("duologue.data.synthesis").run(recipe, settings or [], out, text_model=text_model, ray=ray)
+
+
+@app.command("eval")
+def evaluate(
+    name: Annotated[str, typer.Argument(help="The evaluation, such as mini.")],
+    model: ModelOption = "mini",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
+    settings: SettingOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Measure a model and write a report."""
+    _backend("duologue.eval").run(name, model=model, out=out, settings=settings or [], resolver=_resolver(cache))
+
+
+@app.command()
+def bench(
+    model: ModelOption = "mini",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
+    settings: SettingOption = None,
+    cache: CacheOption = None,
+) -> None:
+    """Measure latency, speed and memory."""
+    _backend("duologue.eval.bench").run(model=model, out=out, settings=settings or [], resolver=_resolver(cache))
+
+
+@app.command()
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every hash in full.")] = False,
+    cache: CacheOption = None,
+) -> None:
+    """Show what models there are and where their parts come from."""
+    from duologue.checkpoints import describe
+
+    found = describe(_resolver(cache))
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    for entry in found["models"]:
+        parts = ", ".join(f"{role} = {name}" for role, name in entry["artefacts"].items())
+        print(f"{entry['name']}  ({entry['family']}, {_size(entry['bytes'])}, {entry['folder']})")
+        _print_files(entry["files"])
+        print(f"  outside parts: {parts or 'none'}\n")
+    for entry in found["artefacts"]:
+        state = "cached" if entry["cached"] else "not fetched yet"
+        print(f"{entry['name']}  ({_size(entry['bytes'])}, {entry['licence']}, {state})")
+        print(f"  {entry['about']}")
+        _print_files(entry["files"])
+        print("  from " + ", then ".join(entry["sources"]) + "\n")
+    print(f"cache: {found['cache']}")
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"duologue {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """The entry point of the `duologue` command."""
+    try:
+        app()
+    except KeyboardInterrupt:  # before a command had begun
+        _say("duologue: interrupted")
+        sys.exit(FAILED)
+
+
+def _load(model: str, cache: Path | None, *, omega: int | None) -> Pipeline:
+    with _working(f"loading {model}"):
+        from duologue.checkpoints import open_model
+        from duologue.pipeline import Pipeline
+
+        resolver = _resolver(cache)
+        outside = [resolver.table[name] for name in open_model(model).artefacts.values() if name in resolver.table]
+    for artefact in outside:  # apart from the line above: a download has a bar of its own
+        resolver(artefact.name)
+    with _working(f"loading {model}", announce=False):
+        settings = {} if omega is None else {"omega": omega}
+        return Pipeline.from_pretrained(model, resolver=resolver, settings=settings)
+
+
+def _backend(name: str) -> Any:
+    """A part of duologue that needs the train extra, imported only when it is used."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("duologue"):
+            raise
+        raise DuologueError(f"this needs the package {error.name}; pip install 'duologue[train]'") from error
+
+
+def _resolver(cache: Path | None) -> Resolver:
+    from duologue.checkpoints import Resolver
+
+    return Resolver(cache)
+
+
+def _answer(pipeline: Pipeline, question: Path, writer: Any, *, show: bool) -> Metrics:
+    """Prints and writes an answer as it comes."""
+    from duologue.pipeline import Audio, Done, Heard, Text
+
+    for event in pipeline.stream(question):
+        if isinstance(event, Heard) and event.final and event.text and show:
+            _say(f"heard: {event.text}")
+        elif isinstance(event, Text) and show:
+            print(event.text, end="", flush=True)
+        elif isinstance(event, Audio) and writer is not None:
+            writer.write(event.samples)
+        elif isinstance(event, Done):
+            metrics = event.metrics
+    if show and metrics.text:
+        print(flush=True)
+    return metrics
+
+
+def _self_check(pipeline: Pipeline, model: str, cache: Path | None) -> None:
+    from duologue.audio import io
+    from duologue.checkpoints import resolve_model
+
+    hello = resolve_model(model) / "hello.wav"
+    if not hello.is_file():
+        _say("self-check: this model brings no spoken question (hello.wav), so none was asked")
+        return
+    folder = _resolver(cache).cache
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be made ({error.strerror}); choose another with --cache") from error
+    out = folder / "hello-answer.wav"
+    with io.WavWriter(out, pipeline.output_rate) as writer:
+        metrics = _answer(pipeline, hello, writer, show=True)
+    if not metrics.transcript or not metrics.audio_seconds:
+        raise CheckpointError(
+            f"self-check: heard {metrics.transcript!r} in {hello} and said nothing; reinstall duologue"
+        )
+    _say(f"self-check: {_summary(metrics)}; speech in {out}")
+
+
+def _bind(host: str, port: int) -> Any:
+    from duologue.server.app import bind
+
+    return bind(host, port)
+
+
+def _serve(pipeline: Pipeline, listener: Any, certificate: Path | None, key: Path | None) -> None:
+    from duologue.server.app import serve as run
+
+    host, port = listener.getsockname()[:2]
+    shown = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host
+    _say(f"talk to {pipeline.name} at http{'s' if certificate else ''}://{shown}:{port}  (Ctrl-C ends it)")
+    run(pipeline, listener, certificate=certificate, key=key)
+    _say("stopped")
+
+
+def _summary(metrics: Metrics) -> str:
+    return (
+        f"first sound after {metrics.first_audio_ms:.0f} ms, {metrics.audio_seconds:.1f} s of speech "
+        f"at {metrics.real_time_factor:.2f} of real time"
+        if metrics.first_audio_ms is not None and metrics.real_time_factor is not None
+        else "no speech"
+    )
+
+
+@contextlib.contextmanager
+def _working(what: str, *, announce: bool = True) -> Iterator[None]:
+    """Shows on the error output that something takes a while; one plain line where that is not a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        if announce:
+            _say(f"{what} ...")
+        yield
+
+
+def _print_files(files: dict[str, dict[str, Any]]) -> None:
+    for name, entry in files.items():
+        print(f"  {name}  {_size(entry['bytes'])}  sha256 {entry['sha256'][:16]}...")
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _fail(line: str) -> None:
+    _say("duologue: " + " ".join(line.split()))
+    raise typer.Exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

