@@ -1,7 +1,7 @@
 """The data that mini is trained on: questions and spoken-style answers, many voices asking, the teacher answering.
 
-    duologue data synth recipes/data_mini.py --out data_out/mini
-    duologue data synth recipes/data_mini.py:small --out data_out/small      # another function of this file
+duologue data synth recipes/data_mini.py --out data_out/mini
+duologue data synth recipes/data_mini.py:small --out data_out/small      # another function of this file
 """
 
 from __future__ import annotations

@@ -66,6 +66,9 @@ CertificateOption = Annotated[
         "--certificate", exists=True, dir_okay=False, help="PEM, for https: microphones need it off localhost."
     ),
 ]
+QuickOption = Annotated[bool, typer.Option("--quick", help="A few items of each task, to see that it works.")]
+OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="TASK", help="Only this task.")]
+AgainOption = Annotated[bool, typer.Option("--again", help="Run tasks again whose results are kept.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", exists=True, dir_okay=False, help="PEM key of --certificate.")]
 
 
@@ -134,39 +137,58 @@ def serve(
 
 @app.command()
 def train(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name, or the path of its Python file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe in ./recipes by name, or FILE.py, or FILE.py:FUNCTION.")],
     settings: SettingOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run was stopped.")] = False,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The run's folder.")] = None,
 ) -> None:
     """Train a model by a recipe."""
-    _backend("duologue.train").run(recipe, settings or [], resume, out)
+    _backend("duologue.train").run(recipe, settings or [], resume=resume, out=str(out or ""))
 
 
 @data_app.command("synth")
 def synthesise(
-    recipe: Annotated[str, typer.Argument(help="A data recipe: its name, or the path of its file.")],
+    recipe: Annotated[str, typer.Argument(help="A data recipe: FILE.py or FILE.py:FUNCTION.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The data's folder.")],
     settings: SettingOption = None,
-    text_model: Annotated[
-        str | None, typer.Option("--text-model", help="An OpenAI-compatible endpoint, instead of the local model.")
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="URL", help="Write text with an OpenAI-compatible server (up to /v1)."),
     ] = None,
+    endpoint_model: Annotated[str, typer.Option("--endpoint-model", help="The model to ask for there.")] = "",
+    key: Annotated[str, typer.Option("--key", envvar="DUOLOGUE_API_KEY", help="Its key.", show_default=False)] = "",
     ray: Annotated[bool, typer.Option("--ray", help="Spread the work with Ray.")] = False,
+    cache: CacheOption = None,
 ) -> None:
-    """Make spoken dialogues to train on."""
-    _backend("duologue.data.synthesis").run(recipe, settings or [], out, text_model=text_model, ray=ray)
+    """Make spoken dialogues to train on; run again, it goes on where it was."""
+    from duologue import config
+
+    file, _, function = recipe.partition(":")
+    function = function or Path(file).stem.removeprefix("data_")
+    made = _backend("duologue.train.stages").find(f"{file}:{function}")()
+    made = config.override(made, settings or [])
+    if endpoint:
+        writers = _backend("duologue.data.writers")
+        text_model = writers.EndpointModel(writers.EndpointConfig(url=endpoint, model=endpoint_model), key=key)
+    else:
+        text_model = _local_text_model(cache) if made.text_model else None
+    summary = _backend("duologue.data.synthesis").synthesise(made, out, text_model=text_model, ray=ray)
+    _say(f"{summary.turns} turns in {summary.folder}; see its data card")
 
 
 @app.command("eval")
 def evaluate(
-    name: Annotated[str, typer.Argument(help="The evaluation, such as mini.")],
+    name: Annotated[str, typer.Argument(help="Which evaluation.")] = "mini",
     model: ModelOption = "mini",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
     settings: SettingOption = None,
+    quick: QuickOption = False,
+    only: OnlyOption = None,
+    again: AgainOption = False,
     cache: CacheOption = None,
 ) -> None:
-    """Measure a model and write a report."""
-    _backend("duologue.eval").run(name, model=model, out=out, settings=settings or [], resolver=_resolver(cache))
+    """Measure a model against what it must reach, and write a report."""
+    _measure("duologue.eval", name, model, out, settings, quick, only, again, cache)
 
 
 @app.command()
@@ -174,10 +196,13 @@ def bench(
     model: ModelOption = "mini",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
     settings: SettingOption = None,
+    quick: QuickOption = False,
+    only: OnlyOption = None,
+    again: AgainOption = False,
     cache: CacheOption = None,
 ) -> None:
-    """Measure latency, speed and memory."""
-    _backend("duologue.eval.bench").run(model=model, out=out, settings=settings or [], resolver=_resolver(cache))
+    """Measure latency, speed and memory, and write a report."""
+    _measure("duologue.eval.bench", "bench", model, out, settings, quick, only, again, cache)
 
 
 @app.command()
@@ -228,12 +253,51 @@ def _load(model: str, cache: Path | None, *, omega: int | None) -> Pipeline:
         from duologue.pipeline import Pipeline
 
         resolver = _resolver(cache)
-        outside = [resolver.table[name] for name in open_model(model).artefacts.values() if name in resolver.table]
-    for artefact in outside:  # apart from the line above: a download has a bar of its own
-        resolver(artefact.name)
+        outside = [name for name in open_model(model).artefacts.values() if name in resolver.table]
+    for name in outside:
+        if not resolver.cached(name):  # apart from the rest: a download has a bar of its own
+            resolver(name)
     with _working(f"loading {model}", announce=False):
         settings = {} if omega is None else {"omega": omega}
         return Pipeline.from_pretrained(model, resolver=resolver, settings=settings)
+
+
+def _measure(
+    module: str,
+    name: str,
+    model: str,
+    out: Path | None,
+    settings: list[str] | None,
+    quick: bool,
+    only: list[str] | None,
+    again: bool,
+    cache: Path | None,
+) -> None:
+    with _working("loading"):
+        run = _backend(module).run
+    page = run(
+        name,
+        model=model,
+        out=out,
+        settings=settings or [],
+        quick=quick,
+        only=only,
+        again=again,
+        resolver=_resolver(cache),
+    )
+    _say(f"report: {page}")
+
+
+def _local_text_model(cache: Path | None) -> Any:
+    """The language model that mini is made from, as a writer of training text."""
+    path = _resolver(cache)("smollm2-135m-instruct")
+    with _working("loading the text model"):
+        import torch
+
+        from duologue.models.gguf import read_llm
+        from duologue.models.text_model import LocalTextModel
+
+        return LocalTextModel(*read_llm(path, dtype=torch.bfloat16))
 
 
 def _backend(name: str) -> Any:

@@ -97,7 +97,7 @@ def test_streaming_gives_the_units_of_recomputing_the_whole_prefix():
     streamed: list[list[int]] = [[] for _ in range(slots)]
     for token in range(tokens):
         ids_BT = decoder(hidden_BMD[:, token : token + 1], cache, live_B).argmax(-1)
-        units_BT, counts_B = collapse(ids_BT, last, live_B, blank=TINY.blank)
+        units_BT, counts_B, _ = collapse(ids_BT, last, live_B, blank=TINY.blank)
         for slot in range(slots):
             streamed[slot] += units_BT[slot, : counts_B[slot]].tolist()
             path = reference(decoder, hidden_BMD[slot, : token + 1]).argmax(-1).tolist()  # the released way: O(M^2)

@@ -222,7 +222,7 @@ def test_the_loaded_model_says_what_the_release_says(tmp_path):
     hidden_BTD, ids, units = parts.llm(prompt_BTD, state, live_B)[:, -1:], [], []
     for token in range(tokens):
         scores_BTV = parts.speech_decoder(hidden_BTD, cache, live_B)  # the state that predicts the token
-        new_BT, count_B = collapse(scores_BTV.argmax(-1), seen, live_B, blank=9)
+        new_BT, count_B, _ = collapse(scores_BTV.argmax(-1), seen, live_B, blank=9)
         units += new_BT[0, : count_B[0]].tolist()
         assert units == want_units[token]
         ids.append(int(parts.llm.logits(hidden_BTD).argmax()))

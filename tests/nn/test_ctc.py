@@ -15,9 +15,10 @@ def by_hand(ids: list[int], blank: int) -> list[int]:
 
 def test_collapse_merges_repeats_and_drops_blanks():
     ids_BT = torch.tensor([[1, 1, 3, 1, 2, 2, 3], [3, 3, 3, 3, 3, 3, 3], [0, 0, 0, 1, 0, 3, 0]])
-    units_BT, counts_B = collapse(ids_BT, init_collapse(3), ALL, blank=3)
-    rows = [row[:count].tolist() for row, count in zip(units_BT, counts_B, strict=True)]
+    units_BT, counts_B, steps_BT = collapse(ids_BT, init_collapse(3), ALL, blank=3)
+    rows, steps = ([row[:count].tolist() for row, count in zip(x, counts_B, strict=True)] for x in (units_BT, steps_BT))
     assert rows == [[1, 1, 2], [], [0, 1, 0, 0]]
+    assert steps == [[0, 3, 4], [], [0, 3, 4, 6]]
 
 
 def test_ragged_pieces_collapse_as_the_whole():
@@ -28,7 +29,7 @@ def test_ragged_pieces_collapse_as_the_whole():
         steps_B = torch.minimum(torch.randint(5, (3,)), 40 - done_B)
         live_B = torch.rand(3) < 0.8
         piece = torch.stack([ids.roll(-int(done))[:5] for ids, done in zip(ids_BT, done_B, strict=True)])
-        units_BT, counts_B = collapse(piece, state, live_B, blank=2, steps_B=steps_B)
+        units_BT, counts_B, _ = collapse(piece, state, live_B, blank=2, steps_B=steps_B)
         for row, units, count in zip(rows, units_BT, counts_B, strict=True):
             row += units[:count].tolist()
         done_B += torch.where(live_B, steps_B, 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -124,7 +125,8 @@ class HubSource:
         for name, path in self.paths.items():
             progress(self.repository, done, artefact.bytes)
             try:
-                got = hf_hub_download(self.repository, path, revision=self.revision, cache_dir=str(into / ".hub"))
+                with _quiet("huggingface_hub"):  # it logs every retry; the reason comes with the error
+                    got = hf_hub_download(self.repository, path, revision=self.revision, cache_dir=str(into / ".hub"))
             except Exception as error:  # the client raises errors of many libraries; each means "not from here"
                 raise SourceError(_first_line(error)) from error
             shutil.copyfile(got, into / name)
@@ -318,6 +320,17 @@ def _watching(folder: Path, seen: Callable[[int], None]) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _archive(folder: Path, wheel: str) -> Path:

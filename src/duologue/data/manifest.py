@@ -6,6 +6,7 @@ Shards are written whole or not at all. What is written follows from the rows al
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -102,7 +103,8 @@ def write_shard(path: Path, rows: Sequence[Turn], *, metadata: Mapping[str, str]
             f"{path}: cannot write the shard ({error.strerror or error}); free some space and go on"
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def read_shard(path: Path, *, columns: Sequence[str] | None = None) -> list[Turn]:

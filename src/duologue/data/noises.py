@@ -44,7 +44,7 @@ def fast_length(length: int) -> int:
 def coloured(
     num_samples: int, rng: np.random.Generator, slope: float, low: float = 20.0, high: float = 8000.0
 ) -> Array:
-    """Gaussian noise in [low, high] Hz whose power falls by `slope` powers of the frequency: 0 white, 1 pink, 2 brown."""
+    """Gaussian noise in [low, high] Hz whose power falls as frequency to the `slope`: 0 white, 1 pink, 2 brown."""
     length = fast_length(num_samples)
     freq = np.fft.rfftfreq(length, 1 / RATE)
     spectrum = np.fft.rfft(rng.standard_normal(length).astype(np.float32))

@@ -9,6 +9,7 @@ A voice is a range: every seed draws its own pace, pitch and resonances from it,
 from __future__ import annotations
 
 import dataclasses
+import functools
 import shlex
 import subprocess
 import tempfile
@@ -103,24 +104,11 @@ class HibariSpeaker:
 
     def __init__(self, voice: Voice):
         self.voice, self.name = voice, voice.name
-        self._synthesiser: Any = None
-
-    def _load(self) -> Any:
-        if self._synthesiser is None:
-            try:
-                from hibari import Hibari
-                from hibari.g2p import G2P
-            except ImportError as error:
-                raise ConfigError(
-                    f"voice {self.name}: hibari-tts is missing ({error}): pip install duologue[train]"
-                ) from error
-            if self.voice.voice not in ("", "us", "gb"):
-                raise ConfigError(f"Voice {self.name}: hibari speaks 'us' or 'gb', got {self.voice.voice!r}")
-            self._synthesiser = Hibari(g2p=G2P(british=self.voice.voice == "gb"))
-        return self._synthesiser
+        if voice.voice not in ("", "us", "gb"):
+            raise ConfigError(f"Voice {self.name}: hibari speaks 'us' or 'gb', got {voice.voice!r}")
 
     def speak(self, text: str, seed: int) -> Array:
-        hibari, rng = self._load(), np.random.default_rng(seed)
+        hibari, rng = _synthesiser(british=self.voice.voice == "gb"), np.random.default_rng(seed)
         speed, pitch, formant, intonation = (
             drawn(limits, rng)
             for limits in (self.voice.speed, self.voice.pitch, self.voice.formant, self.voice.intonation)
@@ -136,6 +124,17 @@ class HibariSpeaker:
         if not pieces:
             raise DataError(f"{self.name} finds nothing to say in {text[:60]!r}: give it words")
         return np.concatenate(pieces)
+
+
+@functools.lru_cache(maxsize=2)
+def _synthesiser(*, british: bool) -> Any:
+    """One synthesiser for all voices of an accent."""
+    try:
+        from hibari import Hibari
+        from hibari.g2p import G2P
+    except ImportError as error:
+        raise ConfigError(f"hibari-tts is missing ({error}): pip install duologue[train]") from error
+    return Hibari(g2p=G2P(british=british))
 
 
 def _bent(parts: list[Array], *, pitch: float, formant: float, intonation: float, rng: np.random.Generator) -> Array:
@@ -302,7 +301,7 @@ def system_voices() -> tuple[Voice, ...]:
             weight=0.1,
             licence="GPL-3.0-or-later program; its output is free",
         )
-        for v in ("en-us", "en-gb", "en-gb-scotland", "en-us+f3", "en-gb-x-rp+f2", "en-us+m3", "en-us-nyc")
+        for v in ("en-us", "en-gb", "en-us+f3", "en-gb-x-rp+f2", "en-us+m3")
     ]
     festival = [
         Voice(

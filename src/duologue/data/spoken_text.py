@@ -33,9 +33,9 @@ _MONTH = "|".join([*MONTHS, *(f"{month[:3]}\\.?" for month in MONTHS if len(mont
 _NUMBER = r"\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?"
 _SCALE = r"thousand|million|billion|trillion"
 _RULERS = (
-    "Henry Louis George Charles Edward James William Elizabeth Richard John Paul Pius Benedict Philip Peter Catherine "
-    "Napoleon Ramses Alexander Nicholas Frederick Francis"
-).split()
+    "Henry|Louis|George|Charles|Edward|James|William|Elizabeth|Richard|John|Paul|Pius|Benedict|Philip|Peter|Catherine"
+    "|Napoleon|Ramses|Alexander|Nicholas|Frederick|Francis"
+)
 _BEFORE_ROMAN = r"(?:World War|Chapter|Part|Volume|Act|Phase|Type|Super Bowl|Rocky|Section|Book|Class|Apollo)"
 _UNITLESS = {"in", "a", "A", "s", "h", "m", "l", "L", "g", "V", "W"}  # too short to be read as units across a space
 
@@ -97,7 +97,7 @@ class SpokenText:
             (r"(?<=\d)\s*[x×*]\s*(?=\d)", lambda m: " times "),
             (r"(?<=\d)\s*/\s*(?=\d)", lambda m: " divided by "),
             (r"(?<=\d)\s+[-−]\s+(?=\d)", lambda m: " minus "),
-            (rf"\b({'|'.join(_RULERS)}) ([IVX]+)\b", lambda m: _numbered(m, "the ", numbers.ordinal)),
+            (rf"\b({_RULERS}) ([IVX]+)\b", lambda m: _numbered(m, "the ", numbers.ordinal)),
             (rf"\b({_BEFORE_ROMAN}) ([IVX]+)\b", lambda m: _numbered(m, "", numbers.cardinal)),
             (r"\b(in|since|by|from|until|before|after|year|of|around|to|and) (1[1-9]\d\d|20\d\d)\b(?![,.]\d)", _year),
             (r"(?<![\d,.$])\b(1[1-9]\d\d|20[0-4]\d)\b(?![,.]?\d)", lambda m: numbers.year(int(m[1]))),

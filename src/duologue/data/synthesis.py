@@ -91,13 +91,13 @@ def synthesise(
     with _reporting(progress) as report:
         first = _first_unfinished(folders)
         for number in range(first, len(folders)):
+            _free(folders[: max(0, number - 1)], config)
             if number == 0:
                 _write_whole(folders[0], planned_rows(config), config, {}, 0)
                 continue
             name, step = steps[number - 1]
             _run_step(name, step, folders[number - 1 : number + 1], config=config, tools=tools, ray=ray, report=report)
-            if not config.keep_steps:
-                _clear(folders[number - 1])
+    _free(folders[:-1], config)
     write_card(out, _card(config, out, folders))
     dropped = {name: dict(_notes(folder)[1]) for name, folder in zip(config.steps, folders[1:], strict=True)}
     return Summary(out, sum(1 for _ in read_rows(out, columns=("split",))), dropped)
@@ -138,7 +138,7 @@ def _notes(folder: Path) -> tuple[int, Counter[str], int]:
     try:
         notes = json.loads((folder / STEP_FILE).read_text(encoding="utf-8"))
         dropped, rows = Counter(notes.get("dropped", {})), notes.get("rows", 0)
-        for path in sorted(folder.glob("shard-*.parquet")):
+        for path in [] if "rows" in notes else sorted(folder.glob("shard-*.parquet")):
             found = read_metadata(path)
             dropped.update(json.loads(found.get("dropped", "{}")))
             rows += int(found.get("rows", 0))
@@ -154,12 +154,15 @@ def _write_notes(folder: Path, notes: dict[str, Any]) -> None:
     unfinished.replace(folder / STEP_FILE)
 
 
-def _clear(folder: Path) -> None:
-    """Frees the room of a step that has been used; its notes stay for the card."""
-    shards, dropped, rows = _notes(folder)
-    _write_notes(folder, {"shards": shards, "dropped": dropped, "rows": rows})
-    for path in folder.glob("shard-*.parquet"):
-        path.unlink()
+def _free(folders: list[Path], config: SynthesisConfig) -> None:
+    """Frees the room of steps that have been used; their notes, with the sums of their shards, stay for the card."""
+    for folder in folders:
+        paths = [] if config.keep_steps else list(folder.glob("shard-*.parquet"))
+        if paths:
+            shards, dropped, rows = _notes(folder)
+            _write_notes(folder, {"shards": shards, "dropped": dropped, "rows": rows})
+        for path in paths:
+            path.unlink()
 
 
 def _write_whole(folder: Path, rows: list[Turn], config: SynthesisConfig, dropped: dict[str, int], count: int) -> None:
@@ -247,9 +250,6 @@ _worker: list[Worker] = []  # of this process, if it is one of the pool's
 
 
 def _start_worker(config: dict[str, Any]) -> None:
-    import torch
-
-    torch.set_num_threads(1)
     _worker[:] = [Worker(config)]
 
 
@@ -304,11 +304,23 @@ class _reporting:
 
 
 def _card(config: SynthesisConfig, out: Path, folders: list[Path]) -> DataCard:
-    columns = ("split", "source", "question_speaker", "question_seconds", "answer_seconds", "wer", "units")
+    columns = (
+        "split",
+        "source",
+        "question_speaker",
+        "answer_speaker",
+        "question_seconds",
+        "answer_seconds",
+        "wer",
+        "units",
+    )
     turns = list(read_rows(out, columns=columns))
     sources, voices = Counter(row.source for row in turns), Counter(row.question_speaker for row in turns)
+    voices += Counter(f"{row.answer_speaker} (answers)" for row in turns if row.answer_speaker)
     licences = {source.name: source.licence for source in config.sources} | {SAMPLED: config.text_model}
-    voice_licences = {voice.name: voice.licence for voice in config.voices}
+    voice_licences = {voice.name: voice.licence for voice in config.voices} | {"teacher (answers)": "Apache-2.0"}
+    if config.answer_voice:
+        voice_licences[f"{config.answer_voice.name} (answers)"] = config.answer_voice.licence
     splits = {}
     for split in SPLITS:
         own = [row for row in turns if row.split == split]

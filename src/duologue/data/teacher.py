@@ -33,7 +33,7 @@ Floats = NDArray[np.float32]
 class AcousticFrames:
     """What the teacher's network says of each 12.5 ms frame, bins from 0 to 12 kHz.
 
-    The spectrum is exp(harmonic) e^(i pi tanh(harmonic_phase)) x pulses + exp(noise) x gauss + exp(free) e^(i free_phase).
+    The spectrum is exp(harmonic) e^(i pi tanh(harmonic_phase)) pulses + exp(noise) gauss + exp(free) e^(i free_phase).
     """
 
     harmonic_FK: Floats  # natural log amplitude
@@ -109,22 +109,11 @@ class HibariTeacher:
         sentences = self.sentences(text)
         if not sentences:
             raise DataError(f"the teacher finds nothing to say in {text[:60]!r}: give it words")
-        outputs, steps = [], []
-        for place, symbols in enumerate(sentences):
-            output, steps_S = self._run(symbols, speed)
-            if place == 0:
-                early = min(EARLY_STEPS, int(steps_S[0]))
-                drop = max(0, int(steps_S[0]) - early - LEAD_STEPS)
-                output = [part[..., drop * FRAMES_PER_STEP :] for part in output]
-                steps.append(steps_S[1:-1].copy())
-                steps[-1][0] += steps_S[0] - early - drop
-            else:
-                steps.append(np.concatenate([[pause + steps_S[0]], steps_S[1:-1]]))
-            pause = steps_S[-1]
-            outputs.append(output)
-        steps[-1][-1] += pause + early
-        parts = [np.concatenate([output[i] for output in outputs], axis=-1) for i in range(6)]
-        frames_U = np.concatenate(steps) * FRAMES_PER_STEP
+        said = [self._run(symbols, speed) for symbols in sentences]
+        steps_U, drop = _units_in_time([steps_S for _, steps_S in said])
+        parts = [np.concatenate([outputs[i] for outputs, _ in said], axis=-1) for i in range(6)]
+        parts = [part[..., drop * FRAMES_PER_STEP :] for part in parts]
+        frames_U = steps_U * FRAMES_PER_STEP
         audio_N = self._waveform(parts, seed)
         frames = _frames(parts)
         prosody_UP = unit_prosody(frames_U, frames.f0_F, amplitude(audio_N))
@@ -143,6 +132,23 @@ class HibariTeacher:
 
         audio: Any = dsp.synth(*parts, np.random.default_rng(seed))
         return np.clip(audio, -1.0, 1.0).astype(np.float32)
+
+
+def _units_in_time(steps_S: list[NDArray[np.int64]]) -> tuple[NDArray[np.int64], int]:
+    """Steps of every unit of some sentences with one space between them, and steps to drop at the start.
+
+    Args:
+        steps_S: of each sentence: a pad, its symbols, a pad.
+    """
+    whole = steps_S[0]
+    for following in steps_S[1:]:
+        whole = np.concatenate([whole[:-1], [whole[-1] + following[0]], following[1:]])
+    early = min(EARLY_STEPS, int(whole[0]))
+    lead = min(LEAD_STEPS, int(whole[0]) - early)
+    steps_U = whole[1:-1].copy()
+    steps_U[0] += lead
+    steps_U[-1] += whole[-1] + early
+    return steps_U, int(whole[0]) - early - lead
 
 
 def _frames(parts: list[Floats]) -> AcousticFrames:

@@ -57,7 +57,7 @@ class Cascade:
             transcript=transcript,
             sentence=sentence,
             recognise_ms=recognised,
-            think_ms=round(thought - recognised, 1),
-            speak_ms=round(spoken - thought, 1),
+            think_ms=thought - recognised,
+            speak_ms=spoken - thought,
             first_audio_ms=spoken,
         )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from duologue.data.recordings import Recording, Sound
 from duologue.data.speakers import Speaker
 from duologue.errors import PartError
 from duologue.eval import testsets
@@ -72,6 +73,8 @@ class Context:
     open_teacher: Callable[[], Voice]
     open_fast: Callable[[], Recogniser]
     speakers: Callable[[], Sequence[Speaker]]
+    real_speech: Callable[[], Sequence[Recording]]  # people that no training heard
+    real_sounds: Callable[[], Sequence[Sound]]  # recorded sounds that no training heard; may be none
     quick: bool = False
     threads: int = 2
     before: Callable[[str], str] | None = None
@@ -235,4 +238,4 @@ def fingerprint(folder: Path) -> str:
 
 def milliseconds_since(start: float) -> float:
     """Wall-clock milliseconds since a `time.perf_counter()` moment."""
-    return round((time.perf_counter() - start) * 1000, 1)
+    return (time.perf_counter() - start) * 1000

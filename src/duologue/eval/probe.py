@@ -10,6 +10,7 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -43,22 +44,22 @@ def probe(model: str, questions: Sequence[Path], *, threads: int, command: Seque
     """
     task = json.dumps({"model": model, "threads": threads, "questions": [str(path) for path in questions]})
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [*(command or (sys.executable, "-m", "duologue.eval.probe")), task],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    alarm = threading.Timer(SECONDS, process.kill)
-    alarm.start()
-    try:
-        first = process.stdout.readline() if process.stdout else ""
+    argv = [*(command or (sys.executable, "-m", "duologue.eval.probe")), task]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+    ):
+        alarm = threading.Timer(SECONDS, process.kill)
+        alarm.start()
+        assert process.stdout is not None  # it was asked for
+        first = process.stdout.readline()
         seconds = time.perf_counter() - start
-        rest, errors = process.communicate()
-    finally:
+        rest = process.stdout.read()
+        code = process.wait()
         alarm.cancel()
-    if process.returncode or not first or not rest:
-        reason = errors.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
+        errors.seek(0)
+        reason = errors.read().strip().splitlines()[-1:] or [f"exit code {code}"]
+    if code or not first.strip() or not rest.strip():
         raise DataError(f"the probe of {model} failed: {reason[0]}")
     ready, talking = json.loads(first), json.loads(rest.strip().splitlines()[-1])
     return {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import os
 import platform
 import sys
@@ -22,7 +23,8 @@ import numpy as np
 import torch
 
 from duologue.checkpoints import Resolver, resolve_model
-from duologue.errors import ConfigError, DuologueError
+from duologue.data.recordings import Sound, recordings, sounds
+from duologue.errors import ConfigError, DataError, DuologueError
 from duologue.eval.bench import BENCH
 from duologue.eval.context import Context, fingerprint
 from duologue.eval.judges import Dnsmos, Recogniser, WhisperJudge
@@ -103,11 +105,21 @@ def run(
         open_teacher=teacher,
         open_fast=lambda: recogniser(threads, 1),
         speakers=reserved_speakers,
+        real_speech=lambda: recordings("test"),
+        real_sounds=_real_sounds,
         quick=quick,
         threads=threads,
         before=before,
     )
     return run_tasks(context, chosen, again=again)
+
+
+def _real_sounds() -> list[Sound]:
+    try:
+        return sounds("test")
+    except DataError as error:  # the clips are then all made; the report tells their sources
+        logging.getLogger(__name__).warning("no recorded sounds are tested: %s", error)
+        return []
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def transcript_synthetic(context: Context) -> Outcome:
 
 
 def transcript_real(context: Context) -> Outcome:
-    clips = testsets.real(cache=context.cache)
+    clips = testsets.real(context.real_speech(), cache=context.cache)
     return _transcripts("wer_real", context, clips[: context.count(len(clips))])
 
 
@@ -119,9 +119,11 @@ def _grouped(scored: Sequence[tuple[Clip, Edits, Edits]], name: Callable[[Clip],
 
 
 def invented_words(context: Context) -> Outcome:
-    clips = testsets.nonspeech(context.count(100), cache=context.cache)
+    clips = testsets.nonspeech(context.count(100), cache=context.cache, real=context.real_sounds())
     pipe = context.pipe()
-    rows = [{"kind": clip.condition, "heard": heard(pipe, clip.path)} for clip in context.each(clips)]
+    rows = [
+        {"kind": clip.condition, "source": clip.voice, "heard": heard(pipe, clip.path)} for clip in context.each(clips)
+    ]
     wrong = [float(count_words(row["heard"]) > 0) for row in rows]
     interval = bootstrap(wrong, lambda items: float(sum(items)))
     return Outcome(values={"invented": interval}, count=len(clips), details={"rows": rows})
@@ -129,7 +131,7 @@ def invented_words(context: Context) -> Outcome:
 
 def answer_from_speech(context: Context) -> Outcome:
     clips = context.clean(200)
-    pipe = context.pipe()
+    pipe = context.pipe(speak=False)
     rows = []
     for clip in context.each(clips):
         found, truth = answered(pipe, clip.path), answer_text(pipe, clip.text)
@@ -159,7 +161,7 @@ def answer_in_noise(context: Context) -> Outcome:
     truths: list[str] = []
     paths: dict[str, list[dict[str, Any]]] = {}
     for listen in ("states", "text"):
-        pipe = context.pipe(listen=listen)
+        pipe = context.pipe(listen=listen, speak=False)
         truths = truths or [answer_text(pipe, clip.text) for clip in clips]
         found = [answered(pipe, clip.path) for clip in context.each(clips)]
         paths[listen] = [
@@ -210,7 +212,7 @@ def closed_book(context: Context) -> Outcome:
     """Short factual questions asked in text: does the answer contain an accepted one?"""
     items = testsets.read_lines(context.data / "closed_book.jsonl", "question", "answers")
     items = items[: context.count(len(items))]
-    pipe = context.pipe()
+    pipe = context.pipe(speak=False)
     askers: dict[str, Callable[[str], str]] = {"closed_book": lambda question: answer_text(pipe, question)}
     if context.before is not None:
         askers["closed_book_before"] = context.before

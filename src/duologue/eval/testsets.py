@@ -18,6 +18,7 @@ import numpy as np
 import soundfile
 
 from duologue.data.audio_augment import active_rms
+from duologue.data.recordings import Recording, Sound
 from duologue.data.speakers import Speaker
 from duologue.errors import AudioError, DataError
 from duologue.eval import sounds
@@ -27,6 +28,7 @@ RATE = 16_000  # Hz, of every clip
 VERSION = 1  # of how clips are made; a new one builds anew
 CONDITIONS = ("clean", "room", "babble", "gsm", "mp3")
 NOISES = ("babble", "pink noise", "rain", "engine", "keyboard", "chords")
+LONGEST_SOUND = 8  # seconds of a recorded sound
 LEAD, TAIL = 0.2, 0.3  # seconds of background before and after the words
 
 Array = np.ndarray
@@ -121,34 +123,40 @@ def in_noise(
     return _cached(cache, "noise", key, len(clips), make, progress)
 
 
-def nonspeech(count: int, *, cache: Path, seed: int = 0) -> list[Clip]:
-    """Clips in which nobody speaks (eval.sounds)."""
+def nonspeech(count: int, *, cache: Path, seed: int = 0, real: Sequence[Sound] = ()) -> list[Clip]:
+    """Clips in which nobody speaks: up to a third of them recorded (evenly drawn from `real`), the rest eval.sounds."""
+    num_real = min(len(real), count // 3)
+    chosen = [real[place * len(real) // num_real] for place in range(num_real)]
 
     def make(index: int) -> tuple[Array, str, str, str]:
+        if index < num_real:
+            each = chosen[index]
+            audio = resample(each.audio, each.sample_rate, RATE)[: LONGEST_SOUND * RATE]
+            return np.pad(audio, (0, max(0, RATE // 2 - len(audio)))), "", each.source, each.kind
         kinds = list(sounds.KINDS)
         sound = sounds.clip(kinds[index % len(kinds)], seed=seed, index=index)
-        return sound.audio, "", "", sound.name
+        return sound.audio, "", "made", sound.name
 
-    return _cached(cache, "nonspeech", [VERSION, "nonspeech", count, seed], count, make, None)
+    key = [VERSION, "nonspeech", count, seed, [[each.source, each.name] for each in chosen]]
+    return _cached(cache, "nonspeech", key, count, make, None)
 
 
-def real(*, cache: Path, split: str = "test") -> list[Clip]:
+def real(found: Sequence[Recording], *, cache: Path) -> list[Clip]:
     """Recordings of people that no training saw (data.recordings).
 
     Raises:
-        DataError: there are none.
+        DataError: there are none with a text.
     """
-    from duologue.data.recordings import recordings
-
-    found = [each for each in recordings(split) if each.text.strip()]
+    found = [each for each in found if each.text.strip()]
     if not found:
-        raise DataError("there are no real recordings for testing; see docs/evaluation.md on where they come from")
+        raise DataError("there are no real recordings for testing; docs/recordings.md says where they come from")
 
     def make(index: int) -> tuple[Array, str, str, str]:
         each = found[index]
         return resample(each.audio, each.sample_rate, RATE), each.text, each.source, each.kind
 
-    return _cached(cache, "real", [VERSION, "real", split, [[r.source, r.text] for r in found]], len(found), make, None)
+    key = [VERSION, "real", [[each.source, each.name, each.text] for each in found]]
+    return _cached(cache, "real", key, len(found), make, None)
 
 
 def worsen(speech: Array, condition: str, rng: np.random.Generator, *, others: Sequence[Array] = ()) -> Array:

@@ -1,1 +1,25 @@
-"""The model families."""
+"""The model families, by the name that config.json gives them. A family's modules are loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+
+
+class _Families(Mapping[str, ModuleType]):
+    def __init__(self, homes: dict[str, str]):
+        self._homes = homes
+
+    def __getitem__(self, name: str) -> ModuleType:
+        return importlib.import_module(self._homes[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+FAMILIES = _Families({"llama_omni": "duologue.models.llama_omni.loading"})
+"""Family name to the module whose `from_folder` loads it."""

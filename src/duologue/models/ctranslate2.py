@@ -1,6 +1,6 @@
 """Reads Whisper weights out of a CTranslate2 `model.bin`, the form in which the package index carries them.
 
-The layout: version, specification's name, revision, then for every variable its name, shape, type and bytes (little-endian).
+The layout, little-endian: version, specification's name, revision, then of every variable its name, shape, type, bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ def read_variables(path: Path) -> dict[str, np.ndarray]:
             variables[alias] = variables[target]
         return variables
     except (OSError, struct.error, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a whole CTranslate2 model ({error}). Delete it and fetch it again.") from error
+        raise CheckpointError(
+            f"{path}: not a whole CTranslate2 model ({error}). Delete it, it is fetched again."
+        ) from error
 
 
 def read_whisper(path: Path) -> Whisper:

@@ -1,7 +1,7 @@
 """Reads a Llama-shaped language model and its tokenizer out of a GGUF file.
 
-GGUF keeps Llama's query and key rows in the interleaved rotary order (pairs side by side); ours is the half-split order,
-so their rows are put back. Source: the GGUF specification and the tensor names of llama.cpp's `llama` architecture.
+GGUF keeps Llama's query and key rows in the interleaved rotary order (pairs side by side); ours is the half-split one,
+so the rows are put back. Source: the GGUF specification and the tensor names of llama.cpp's `llama` architecture.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The Whisper-shaped encoder and recogniser's decoder: how the models here hear.
 
-The encoder takes any length up to 30 s without padding. The decoder keeps its past in a `KVCache` and looks at the encoded
-audio through a `Memory`. Source: Radford et al. 2022, arXiv:2212.04356.
+The encoder takes any length up to 30 s without padding. The decoder keeps its past in a `KVCache` and looks at the
+encoded audio through a `Memory`. Source: Radford et al. 2022, arXiv:2212.04356.
 """
 
 from __future__ import annotations

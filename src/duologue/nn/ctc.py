@@ -26,14 +26,15 @@ def init_collapse(slots: int, *, device: torch.device | str = "cpu") -> Collapse
 
 def collapse(
     ids_BT: Tensor, state: CollapseState, live_B: Tensor, *, blank: int, steps_B: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Merges repeats and drops blanks in the next steps of each stream, across calls.
 
     Args:
         ids_BT: the best symbol of every step.
         steps_B: how many of the T steps count in each slot. None: all.
     Returns:
-        units_BT, moved to the front of each row, and counts_B, how many there are (0 in rows that are not live).
+        units_BT, moved to the front of each row; counts_B, how many there are (0 in rows that are not live); and
+        steps_BT, the step of this call at which each unit began.
     """
     T = ids_BT.shape[1]
     steps_B = torch.full_like(state.last_B, T) if steps_B is None else steps_B
@@ -41,11 +42,12 @@ def collapse(
     row_BT = torch.cat([state.last_B[:, None], ids_BT + 1], dim=1)
     counted_BT = torch.arange(T, device=ids_BT.device) < steps_B[:, None]
     keep_BT = counted_BT & (row_BT[:, 1:] != row_BT[:, :-1]) & (ids_BT != blank)
-    units_BT = torch.zeros_like(ids_BT)
+    units_BT, begins_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT)
     slot_N, step_N = keep_BT.nonzero(as_tuple=True)
-    units_BT[slot_N, (keep_BT.cumsum(1) - 1)[slot_N, step_N]] = ids_BT[slot_N, step_N]
+    place_N = (keep_BT.cumsum(1) - 1)[slot_N, step_N]
+    units_BT[slot_N, place_N], begins_BT[slot_N, place_N] = ids_BT[slot_N, step_N], step_N
     write(state.last_B, row_BT.gather(1, steps_B[:, None])[:, 0], live_B)
-    return units_BT, keep_BT.sum(1)
+    return units_BT, keep_BT.sum(1), begins_BT
 
 
 def align(log_probs_BTV: Tensor, targets_BU: Tensor, steps_B: Tensor, counts_B: Tensor, *, blank: int) -> Tensor:

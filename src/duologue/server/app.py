@@ -121,6 +121,8 @@ def serve(
     Args:
         listener: a bound socket, from `bind`.
         certificate, key: PEM files, for https: a browser gives the microphone only to https or to localhost.
+    Raises:
+        ServerError: the certificate and its key cannot be used.
     """
     import uvicorn
 
@@ -133,6 +135,10 @@ def serve(
         ssl_certfile=certificate,
         ssl_keyfile=str(key) if key else None,
     )
+    try:
+        settings.load()
+    except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+        raise ServerError(f"{certificate}: not a certificate with its key, in PEM ({error})") from error
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down in order before it passes this on
         uvicorn.Server(settings).run(sockets=[listener])
 

@@ -1,7 +1,8 @@
 """What the talk page and the server say to each other over the one WebSocket.
 
 Up, JSON: hello {rate}, begin {played}, end, hands_free {on}, stop {played}; binary: mono 16-bit PCM at `rate`.
-Down, JSON: ready, busy, listening, speech, heard, text, done, notice, error; binary: mono 16-bit PCM at the rate that ready named.
+Down, JSON: ready, busy, listening, speech, heard, text, done, notice, error; binary: mono 16-bit PCM at the rate that
+ready named.
 """
 
 from __future__ import annotations

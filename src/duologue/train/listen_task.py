@@ -1,4 +1,4 @@
-"""Stage 0, listening: fine-tunes a Whisper-shaped recogniser on audio that is not padded, in noise, and on no speech at all."""
+"""Stage 0, listening: fine-tunes a Whisper-shaped recogniser on audio without padding, in noise, and on no speech."""
 
 from __future__ import annotations
 

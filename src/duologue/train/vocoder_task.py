@@ -1,7 +1,7 @@
 """Trains the spectral vocoder to say what a teacher says: data set, loss, measures. The loop is the caller's.
 
-The order: `prepare` (the teacher reads texts aloud; cached), `build_model` (frame space fitted to the teacher's spectra),
-`batches` and `loss` in a loop, `evaluate` on texts held out.
+The order: `prepare` (the teacher reads texts aloud; cached), `build_model` (with the frame space fitted to the
+teacher's spectra), `batches` and `loss` in a loop, `evaluate` on texts held out.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from duologue.data.teacher import VOICED, HibariTeacher, Spoken
 from duologue.errors import DataError
-from duologue.vocoders.pulse_noise import BINS, PARTS, SAMPLE_RATE
+from duologue.vocoders.pulse_noise import BINS, SAMPLE_RATE
 from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
 
-# What a spectrum counts for: the amplitudes of harmonics and of the free part most, phases by what they cost to the ear.
+# What a spectrum counts for: the amplitudes of harmonics and of the free part most, phases less.
 PART_WEIGHTS = (1.0, 0.3, 0.3, 1.0, 0.5)
 FLOORS = (-9.0, -math.inf, -9.0, -9.0, -math.inf)  # natural log amplitude below which nothing is heard
 
@@ -104,14 +104,13 @@ class FrameSpace:
     mean_C: Tensor
     basis_CR: Tensor
 
-    @property
-    def encoder_CR(self) -> Tensor:
+    def encoder(self) -> Tensor:
         """(spectra - mean) @ encoder are coefficients: the directions are orthogonal after weighting."""
         weight_C1 = weights()[:, None]
         return self.basis_CR * weight_C1**2 / (self.basis_CR * weight_C1).square().sum(0)
 
     def encode(self, spectra_FC: Tensor) -> Tensor:
-        return (audible(spectra_FC) - self.mean_C) @ self.encoder_CR
+        return (audible(spectra_FC) - self.mean_C) @ self.encoder()
 
 
 def fit_space(spectra: Sequence[Tensor], rank: int) -> FrameSpace:
@@ -214,9 +213,10 @@ def build_model(config: SpectralVocoderConfig, data: VocoderData | None = None) 
 def batches(
     data: VocoderData, *, frames: int = 4000, seed: int = 0, epoch: int = 0, jitter: bool = True
 ) -> Iterator[Batch]:
-    """One pass over the data in batches of about `frames` frames of utterances of like length, in an order that `seed` and `epoch` fix.
+    """One pass over the data in batches of about `frames` frames, in an order that `seed` and `epoch` fix.
 
-    With `jitter` the given prosody is off a little, as a predicted one is, and pitch is moved as a whole.
+    Utterances of like length go together. With `jitter` the given prosody is off a little, as a predicted one is, and
+    the pitch of some utterances is moved as a whole.
     """
     random = torch.Generator().manual_seed(seed * 100_003 + epoch)
     lengths = data.frame_starts.diff()

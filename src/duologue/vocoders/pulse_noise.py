@@ -4,10 +4,10 @@ Each 12.5 ms frame has five spectra of 601 bins and a pitch:
 
     S = exp(harmonic) e^(i pi tanh(harmonic_phase)) P + exp(noise) Z + exp(free) e^(i free_phase)
 
-where P is the spectrum of a train of band-limited unit pulses at the pitch and Z is complex Gaussian noise; overlap-add of the inverse
-transforms gives the waveform. It is the form of harmonic-plus-noise synthesis that hibari-tts predicts (Apache-2.0); the
-streaming here is our own: pulses go on with their phase, and noise is read from a table by the number of the frame, so that pieces
-equal the whole.
+where P is the spectrum of a train of band-limited unit pulses at the pitch and Z is complex Gaussian noise; overlap-add
+of the inverse transforms gives the waveform. This form of harmonic-plus-noise synthesis is the one that hibari-tts
+predicts (Apache-2.0). Streaming: pulses go on with their phase, and noise is read from a table by the number of the
+frame, so that pieces equal the whole.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def drop_first(x_BTC: Tensor, drop_B: Tensor, counts_B: Tensor) -> tuple[Tensor,
 
 
 def settled(position_B: Tensor, counts_B: Tensor, end_B: Tensor, delay: int) -> tuple[Tensor, Tensor]:
-    """Of `counts_B` steps pushed from `position_B`, each out `delay` later: how many to drop, how many are before the end.
+    """Of `counts_B` steps pushed from `position_B`, each out `delay` later: how many to drop, and where to stop.
 
     The steps that come out stand at position - delay and on; those before 0 or not before `end_B` are nobody's.
     """
@@ -122,8 +122,8 @@ class PulseNoise(nn.Module):
         Args:
             spectra_BFC: the five spectra beside each other.
             f0_BF: Hz, 0 where unvoiced.
-            end_B: number of frames of the whole stream where known, else NO_END. At the end push DELAY frames more, of any
-                content, to get the rest.
+            end_B: number of frames of the whole stream where known, else NO_END. At the end push DELAY frames more, of
+                any content, to get the rest.
         Returns:
             audio_BN and how many samples of it are settled.
         """

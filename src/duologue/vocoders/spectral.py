@@ -1,10 +1,10 @@
 """Mini's vocoder: phonetic units with prosody to 24 kHz speech, by spectra a frame and pulse-and-noise synthesis.
 
 Units pass through convolutions that see a few units ahead; a head guesses length, pitch and loudness of each, which the
-caller's own prosody replaces where it is given. Each unit is then drawn out to its length in steps of 25 ms, convolutions
-that see at most 75 ms ahead turn steps into frames, and `PulseNoise` turns frames into samples. A frame is a point in a
-space of `rank` dimensions fitted to the teacher's full spectra (601 bins, amplitudes and phases), not a mel spectrum: the
-smoothing of a mel scale is what limited the sound of earlier trials.
+caller's own prosody replaces where it is given. Each unit is then drawn out to its length in steps of 25 ms,
+convolutions that see at most 75 ms ahead turn steps into frames, and `PulseNoise` turns frames into samples. A frame is
+a point in a space of `rank` dimensions fitted to the teacher's full spectra (601 bins, amplitudes and phases), not a
+mel spectrum: the smoothing of a mel scale limits the sound (docs/log.md).
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class AheadStack(nn.Module):
         for block, tail in zip(self.blocks, state.blocks, strict=True):
             exists_BT = inside(state.position_B, x_BTD.shape[1], end_B, late)
             x_BTD = block(x_BTD * exists_BT[..., None], counts_B, tail)
-            late += block.ahead  # type: ignore[operator]
+            late += int(block.ahead)  # type: ignore[arg-type]
         state.position_B += counts_B
         return x_BTD
 
@@ -133,7 +133,7 @@ class AheadStack(nn.Module):
 @dataclass
 class SpectralState(State):
     read: StackState
-    given: Line  # prosody that waits for the first half of the unit blocks
+    given: Line  # prosody, and whether there is one, that waits for the first half of the unit blocks
     settle: StackState
     chosen: Line  # prosody that waits for the second half
     draw: StackState
@@ -194,7 +194,7 @@ class SpectralVocoder(nn.Module):
         like = self.mean
         return SpectralState(
             read=self.read.init_state(slots, like),
-            given=line(slots, self.read.delay, PROSODY, like),
+            given=line(slots, self.read.delay, PROSODY + 1, like),
             settle=self.settle.init_state(slots, like),
             chosen=line(slots, self.settle.delay, 2 * PROSODY + 1, like),
             draw=self.draw.init_state(slots, like),
@@ -242,8 +242,8 @@ class SpectralVocoder(nn.Module):
         used_BT = torch.arange(steps, device=units_BT.device) < counts_B[:, None]
         if int(counts_B.max()) > steps or (used_BT & ((units_BT < 0) | (units_BT >= self.num_units))).any():
             raise ShapeError(
-                f"SpectralVocoder: need units from 0 to {self.num_units - 1} and counts up to {steps}; drop CTC's blank "
-                "before vocoding"
+                f"SpectralVocoder: need units from 0 to {self.num_units - 1} and counts up to {steps}. "
+                "Drop CTC's blank before vocoding."
             )
 
     def read_units(
@@ -254,16 +254,16 @@ class SpectralVocoder(nn.Module):
         end_B = torch.where(final_B, position_B + counts_B, NO_END)
         counts_B = counts_B + final_B * delay
         units_BT = _longer(units_BT, int(final_B.any()) * delay).clamp(0, self.num_units - 1)
-        if prosody_BTP is None:
-            prosody_BTP = self.mean.new_full((*units_BT.shape, PROSODY), math.nan)
-        prosody_BTP = _longer(prosody_BTP, units_BT.shape[1] - prosody_BTP.shape[1])
+        given_BTC = self.mean.new_zeros(*units_BT.shape, PROSODY + 1)
+        if prosody_BTP is not None:
+            given_BTC[:, : prosody_BTP.shape[1]] = F.pad(prosody_BTP, (0, 1), value=1.0)
         hidden_BUD = self.read(self.units(units_BT), counts_B, state.read, end_B)
-        given_BUP = extend(state.given, prosody_BTP, counts_B)[:, : units_BT.shape[1]]
+        given_BUC = _delayed(state.given, given_BTC, counts_B)
         guess_BUC = self.guess(hidden_BUD).float()
         guess_BUP = guess_BUC[..., :PROSODY] * guess_BUC.new_tensor(SPREAD) + guess_BUC.new_tensor(TYPICAL)
         voiced_BU1 = guess_BUC[..., PROSODY:]
         free_BUP = torch.cat([guess_BUP[..., :1], guess_BUP[..., 1:2] * (voiced_BU1 > 0), guess_BUP[..., 2:]], dim=-1)
-        prosody_BUP = torch.where(given_BUP.isnan(), free_BUP.detach(), given_BUP)
+        prosody_BUP = torch.where(given_BUC[..., PROSODY:] > 0, given_BUC[..., :PROSODY], free_BUP.detach())
         hidden_BUD = hidden_BUD + self.prosody(_features(prosody_BUP).to(hidden_BUD.dtype))
         hidden_BUD = self.settle(hidden_BUD, counts_B, state.settle, end_B, late=self.read.delay)
         waiting_BUC = torch.cat([prosody_BUP, guess_BUP, voiced_BU1], dim=-1)
@@ -289,7 +289,7 @@ class SpectralVocoder(nn.Module):
         hidden_BSD = self.draw(_longer(hidden_BSD, more), counts_B, state.draw, end_B)
         log_f0_BSC = _delayed(state.pitch, _longer(log_f0_BS, more)[..., None], counts_B)
         out_BSC = self.head(self.norm(hidden_BSD)).float()
-        B, S, _ = out_BSC.shape
+        B = len(out_BSC)
         out_BSC = torch.cat([out_BSC, log_f0_BSC], dim=-1)
         drop_B, upto_B = settled(position_B, counts_B, end_B, delay)
         out_BSC, left_B = drop_first(out_BSC, drop_B, upto_B)

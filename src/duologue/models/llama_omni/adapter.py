@@ -1,7 +1,7 @@
 """Adapters: from what the listener hears to what the language model reads.
 
-`StackingAdapter` is the paper's: k encoder frames side by side, two layers (Fang et al. 2024, arXiv:2409.06666, section 2.2).
-`ReadoutAdapter` is mini's: the listener's decoder states, read out as a mixture of the language model's own embeddings.
+`StackingAdapter` is the paper's: k encoder frames side by side, two layers (Fang et al. 2024, arXiv:2409.06666, 2.2).
+`ReadoutAdapter` is mini's: the listener's decoder states, read out as a mixture of the language model's embeddings.
 """
 
 from __future__ import annotations
@@ -80,10 +80,14 @@ class PieceTable(nn.Module):
             table[row, : len(ids)] = torch.tensor(ids)
         return table
 
-    def embed(self, ids_BTK: Tensor, embedding: nn.Module) -> Tensor:
-        """The mean of the language model's embeddings of each piece; a piece that opens the turn has no space before it."""
+    def embed(self, ids_BTK: Tensor, embedding: nn.Module, first_B: Tensor) -> Tensor:
+        """The mean of the language model's embeddings of each piece.
+
+        Args:
+            first_B: rows whose first piece opens the turn: it has no space before it.
+        """
         spelt = self.ids_VP[ids_BTK]
-        spelt[:, 0] = self.first_VP[ids_BTK[:, 0]]
+        spelt[first_B, :1] = self.first_VP[ids_BTK[first_B, :1]]
         inside = (spelt >= 0)[..., None]
         return (embedding(spelt.clamp(min=0)) * inside).sum(-2) / inside.sum(-2).clamp(min=1)
 
@@ -91,8 +95,8 @@ class PieceTable(nn.Module):
 class ReadoutAdapter(nn.Module):
     """One embedding a word piece: the guesses' embeddings weighed by their probabilities, corrected from the state.
 
-    The weights are a function of the decoder's state alone, so what it could not tell apart stays apart: the language model
-    hears two halves of two words where a recogniser would have written one of them.
+    The weights are a function of the decoder's state alone, so doubt is kept: the language model hears a
+    mixture of two words where a recogniser would have written one of them.
     """
 
     def __init__(self, config: ReadoutConfig):
@@ -104,9 +108,10 @@ class ReadoutAdapter(nn.Module):
         nn.init.zeros_(self.down.weight)
         nn.init.zeros_(self.down.bias)
 
-    def forward(self, heard: Heard, table: PieceTable, embedding: nn.Module) -> Tensor:
-        """Embeddings for the language model, [B, T, llm_dim]."""
-        guesses_BTKD = table.embed(heard.guess_ids_BTK, embedding)
+    def forward(self, heard: Heard, table: PieceTable, embedding: nn.Module, first_B: Tensor | None = None) -> Tensor:
+        """Embeddings for the language model, [B, T, llm_dim]; `first_B`: see `PieceTable.embed`, None for all."""
+        first_B = torch.ones_like(heard.counts_B, dtype=torch.bool) if first_B is None else first_B
+        guesses_BTKD = table.embed(heard.guess_ids_BTK, embedding, first_B)
         weights_BTK = heard.guess_probs_BTK.to(guesses_BTKD.dtype)
         readout_BTD = (weights_BTK[..., None] * guesses_BTKD).sum(-2)
         scale = embedding_scale(embedding)

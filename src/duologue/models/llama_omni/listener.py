@@ -1,8 +1,8 @@
 """mini's listener: a whole recogniser, of which the language model hears the decoder's states, not the words.
 
-While the user speaks, the audio so far is heard again and again, and what was written last time is only a draft: one pass
-of the decoder checks it against the new audio, keeps the words on which they agree and goes on from there. So the last
-pass, after the end of the turn, writes exactly what hearing the whole at once would write, in a few steps.
+While the user speaks, the audio so far is heard again and again, and what was written last time is only a draft: one
+pass of the decoder checks it against the new audio, keeps the words on which they agree and goes on from there. So the
+last pass, after the end of the turn, writes exactly what hearing the whole at once would write, in a few steps.
 """
 
 from __future__ import annotations

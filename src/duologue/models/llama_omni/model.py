@@ -1,20 +1,21 @@
 """The LLaMA-Omni family under the streaming contract: listener, adapter, language model, speech decoder, vocoder.
 
 Everything a conversation remembers is in `OmniState`; one code path serves one slot or many. While the user speaks, the
-audio so far is heard every second and what was written becomes the next pass's draft; when the turn ends, one last pass and
-one prefill are left. While it answers, every step writes one token, decodes its units, and gives the speech that is ready.
+audio so far is heard every second and what was written becomes the next pass's draft; when the turn ends, one last pass
+and one prefill are left. While it answers, every step writes one token, decodes its units, and gives ready speech.
 Source: Fang et al. 2024, arXiv:2409.06666.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from duologue.codecs.text import Message, TextCodec
-from duologue.errors import ShapeError
+from duologue.errors import PartError, ShapeError
 from duologue.models.llama_omni.listening import Ear, EarState
 from duologue.models.llama_omni.speech_decoder import SpeechDecoder, SpeechDecoderState
 from duologue.nn.attention import KVCache
@@ -25,6 +26,20 @@ from duologue.streaming.state import State, write
 from duologue.vocoders.protocol import Vocoder
 
 IDLE, ANSWERING, TALKING, DONE = 0, 1, 2, 3  # phases of a slot: hears, writes and talks, only talks, has said all
+
+_TRAITS = {  # what a part must share with the one it replaces
+    "encoder": ("config.whisper.dim", "config.whisper.vocab_size", "config.end"),
+    "adapter": ("config.state_dim", "config.llm_dim"),
+    "llm": ("config.dim", "config.vocab_size"),
+    "speech_decoder": ("config.llm_dim", "config.num_units", "config.num_prosody"),
+    "vocoder": ("num_units",),
+}
+
+
+def _trait(part: Any, path: str) -> Any:
+    for name in path.split("."):
+        part = getattr(part, name, None)
+    return part
 
 
 @dataclass
@@ -199,6 +214,50 @@ class LlamaOmni:
         """The text of answer tokens; a character that is not whole yet is left out."""
         return self.codec.decode(ids).rstrip("\ufffd")
 
+    def parts(self) -> dict[str, Any]:
+        """The parts that can be exchanged."""
+        return {
+            "encoder": self.ear.hearing.listener,
+            "adapter": self.ear.hearing.adapter,
+            "llm": self.llm,
+            "speech_decoder": self.speech_decoder,
+            "vocoder": self.vocoder,
+        }
+
+    def replace_part(self, name: str, part: Any) -> None:
+        """Puts another part in, for conversations begun later.
+
+        Raises:
+            PartError: no such part, or one of another kind or size.
+        """
+        own = self.parts().get(name)
+        if own is None:
+            raise PartError(f"there is no part {name!r}; the parts are {', '.join(self.parts())}")
+        if not hasattr(part, "init_state" if name in ("speech_decoder", "vocoder", "llm") else "forward"):
+            raise PartError(f"{name}: need a module like {type(own).__name__}, got {type(part).__name__}")
+        for trait in _TRAITS[name]:
+            want, got = _trait(own, trait), _trait(part, trait)
+            if want != got:
+                raise PartError(f"{name}: need {trait} {want}, got {got} in {type(part).__name__}; retrain it to fit")
+        if name in ("encoder", "adapter"):
+            setattr(self.ear.hearing, "listener" if name == "encoder" else name, part)
+        else:
+            setattr(self, name, part)
+
+    def answer_text(self, question: str) -> str:
+        """The greedy answer to a written question, in a conversation of its own: what hearing perfectly would give."""
+        ids = torch.cat([self._opening, torch.tensor([self.codec.encode(question)]), self._to_answer], dim=1)
+        state, live_B, answer = self.llm.init_state(1, self.options.context), torch.tensor([True]), []
+        with torch.inference_mode():
+            hidden_BTD = self.llm(self.llm.embedding(ids), state, live_B)
+            while len(answer) < self.options.longest_answer:
+                token = self.llm.logits(hidden_BTD[:, -1]).argmax(-1)
+                if int(token) in self.codec.stops():
+                    break
+                answer.append(int(token))
+                hidden_BTD = self.llm(self.llm.embedding(token[:, None]), state, live_B)
+        return self.text(answer).strip()
+
     # -- parts of it ------------------------------------------------------------------------------------------------
 
     def _begin(self, state: OmniState, live_B: Tensor) -> None:
@@ -213,9 +272,7 @@ class LlamaOmni:
                 state.phase_B[begin_B] = IDLE
                 state.ear.reset(begin_B)
 
-    def _read(
-        self, state: OmniState, live_B: Tensor, embeddings_BTD: Tensor, counts_B: Tensor | None = None
-    ) -> None:
+    def _read(self, state: OmniState, live_B: Tensor, embeddings_BTD: Tensor, counts_B: Tensor | None = None) -> None:
         """Prefill; keeps the last real hidden state of each live slot."""
         live_B = live_B if counts_B is None else live_B & (counts_B > 0)
         if embeddings_BTD.shape[1] == 0 or not bool(live_B.any()):
@@ -261,7 +318,7 @@ class LlamaOmni:
 
     def _think(self, state: OmniState, live_B: Tensor) -> Tensor:
         """Writes one token in each live slot and decodes its units. Gives the ids, -1 where the text has ended."""
-        ids_B = self.llm.logits(state.hidden_BD)[:, :].argmax(-1)
+        ids_B = self.llm.logits(state.hidden_BD).argmax(-1)
         stops = torch.tensor(self.codec.stops())
         end_B = torch.isin(ids_B, stops) | (state.written_B >= self.options.longest_answer)
         ids_B = torch.where(end_B, self.codec.turn_end, ids_B)

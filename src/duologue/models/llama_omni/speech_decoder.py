@@ -75,9 +75,7 @@ class SpeechDecoder(nn.Module):
         self.conv1 = CausalConv1d(c.grid_dim, c.grid_dim, kernel=c.kernel)
         self.conv2 = CausalConv1d(c.grid_dim, c.grid_dim, kernel=c.kernel)
         self.units = nn.Linear(c.grid_dim, c.num_units + 1)
-        self.prosody = nn.Sequential(
-            nn.Linear(c.grid_dim, c.grid_dim), nn.GELU(), nn.Linear(c.grid_dim, c.num_prosody)
-        )
+        self.prosody = nn.Sequential(nn.Linear(c.grid_dim, c.grid_dim), nn.GELU(), nn.Linear(c.grid_dim, c.num_prosody))
 
     def init_state(self, slots: int, capacity: int) -> SpeechDecoderState:
         """Streams with no token yet, with room for `capacity` tokens each."""

@@ -1,0 +1,46 @@
+# make talk    set up, check mini on a spoken question, serve a page to talk to it
+# make test    set up, run the tests          make check   format, lint, types and tests
+# make bench   latency, speed, memory         make mini    train mini from nothing
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+ARGS ?=
+
+.PHONY: talk test check bench mini clean
+
+talk: $(VENV)/run.stamp
+	$(BIN)/duologue talk $(ARGS)
+
+test: $(VENV)/dev.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(VENV)/dev.stamp
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/duologue bench $(ARGS)
+
+mini: $(VENV)/dev.stamp
+	$(BIN)/duologue train mini --resume $(ARGS)
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "duologue needs Python 3.10 or newer; install it, or give it: make PYTHON=/path/to/python"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "duologue needs Python 3.10 or newer, $(PYTHON) is older; give another: make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than what it was made from, so that set-up runs once, and again when a dependency changes.
+$(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install -c constraints.txt -e '.[dev,train,ray]'
+	@touch $@ $(VENV)/run.stamp
+
+clean:
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache

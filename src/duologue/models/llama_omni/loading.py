@@ -1,0 +1,186 @@
+"""From a model folder to a running `LlamaOmni`, and back.
+
+The folder holds what was trained here: listener.safetensors, adapter.safetensors, llm_lora.safetensors,
+speech_decoder.safetensors, vocoder.safetensors (large matrices in int8) and listener_tokenizer.json. The language model
+itself is an artefact: its weights are found by `checkpoints` and meet their low-rank changes here.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from duologue import config as configs
+from duologue.codecs.text import load_tokenizer
+from duologue.errors import CheckpointError, ConfigError, PartError
+from duologue.models.gguf import read_llm
+from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
+from duologue.models.llama_omni.listener import Listener, ListenerConfig
+from duologue.models.llama_omni.listening import Ear, RecogniserHearing
+from duologue.models.llama_omni.model import LlamaOmni, OmniOptions
+from duologue.models.llama_omni.speech_decoder import SpeechDecoder, SpeechDecoderConfig
+from duologue.nn.quant import quantize_int8, shape_like, unpack_int8
+from duologue.nn.transformer import Transformer
+from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
+
+PARTS = ("encoder", "adapter", "llm", "speech_decoder", "vocoder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OmniConfig:
+    """config.json's `model` of this family. Defaults: mini."""
+
+    listen: str = "states"  # states: the LLM hears the listener's decoder states; text: its words, as a cascade would
+    listener: ListenerConfig = field(default_factory=ListenerConfig)
+    adapter: ReadoutConfig = field(default_factory=ReadoutConfig)
+    speech_decoder: SpeechDecoderConfig = field(default_factory=SpeechDecoderConfig)
+    vocoder: SpectralVocoderConfig = field(default_factory=SpectralVocoderConfig)
+    system: str = "You are mini, a friendly voice assistant. Today is {weekday}, {date}, {year}."
+    omega: int = 10
+    context: int = 2048
+    longest_answer: int = 160  # tokens
+    speak: bool = True
+    int8: bool = True  # the LLM in int8; False: float32
+
+    def options(self) -> OmniOptions:
+        return OmniOptions(omega=self.omega, context=self.context, longest_answer=self.longest_answer, speak=self.speak)
+
+
+class Folder(Protocol):
+    """What this module needs of `checkpoints.ModelFolder`."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def model(self) -> dict[str, Any]: ...
+    def file(self, name: str) -> Path: ...
+    def tensors(self, name: str) -> dict[str, Tensor]: ...
+
+
+def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -> LlamaOmni:
+    """Builds the model of a folder.
+
+    Args:
+        artefact: where the part of a role ("llm") lies.
+        parts: modules to use in place of the folder's own, by the names in `PARTS`.
+    Raises:
+        CheckpointError: a file that does not fit. PartError: a part that does not fit or is not known.
+    """
+    for name in parts:
+        if name not in PARTS:
+            raise PartError(f"there is no part {name!r}; the parts are {', '.join(PARTS)}")
+    config = configs.from_dict(OmniConfig, folder.model, where=f"{folder.path}/config.json: model")
+    llm, codec = read_llm(artefact("llm"))
+    merge(llm, folder.tensors("llm_lora.safetensors"), where=f"{folder.path}/llm_lora.safetensors")
+    if config.int8:
+        quantize_int8(llm, activations="int8")
+
+    def load(name: str, module: nn.Module) -> nn.Module:
+        return load_packed(module, folder.tensors(f"{name}.safetensors"), where=f"{folder.path}/{name}.safetensors")
+
+    listener = load("listener", Listener(config.listener))
+    adapter = load("adapter", ReadoutAdapter(config.adapter))
+    tokenizer = load_tokenizer(folder.file("listener_tokenizer.json"))
+    hearing = RecogniserHearing(listener, adapter, tokenizer, codec, mode=config.listen)  # type: ignore[arg-type]
+    model = LlamaOmni(
+        ear=Ear(hearing),
+        llm=llm,
+        codec=codec,
+        speech_decoder=load("speech_decoder", SpeechDecoder(config.speech_decoder)),  # type: ignore[arg-type]
+        vocoder=load("vocoder", SpectralVocoder(config.vocoder)).eval(),  # type: ignore[arg-type]
+        system=fill_in(config.system, datetime.date.today()),
+        options=config.options(),
+    )
+    for name, part in parts.items():
+        model.replace_part(name, part)
+    return model
+
+
+def merge(llm: Transformer, changes: Mapping[str, Tensor], *, where: str) -> None:
+    """Adds low-rank changes (`x.lora_A`, `x.lora_B`, scale within B) to the weights, in place.
+
+    Raises:
+        CheckpointError: a change to a layer that is not there, or of another size.
+    """
+    for name in changes:
+        if not name.endswith(".lora_A"):
+            continue
+        layer = name.removesuffix(".lora_A")
+        try:
+            weight = llm.get_submodule(layer).weight
+            assert isinstance(weight, nn.Parameter)
+            weight.data += (changes[f"{layer}.lora_B"].float() @ changes[name].float()).to(weight.dtype)
+        except (AttributeError, KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{where}: the change to {layer!r} does not fit the language model ({error}); "
+                "use the model that it was trained for"
+            ) from error
+
+
+def load_packed(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> nn.Module:
+    """Loads weights of which some are int8: linear layers run in int8, all else is unpacked. Strict both ways.
+
+    Raises:
+        CheckpointError: naming what is missing, unknown or of another shape.
+    """
+    linear = {name for name, layer in module.named_modules() if isinstance(layer, (nn.Linear, nn.Embedding))}
+    runs = {key: value for key, value in tensors.items() if key.rsplit(".weight.", 1)[0] in linear}
+    rest = {key: value for key, value in tensors.items() if key not in runs}
+    try:
+        shape_like(module, runs, activations="int8")
+        module.load_state_dict({**runs, **unpack_int8(rest)}, strict=True)
+    except Exception as error:  # torch raises RuntimeError with many lines
+        line = " ".join(str(error).split())
+        raise CheckpointError(f"{where}: the weights do not fit {type(module).__name__}: {line[:300]}") from error
+    return module.eval()
+
+
+_ONES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_ONES += ("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen")
+_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ORDINALS = {1: "first", 2: "second", 3: "third", 5: "fifth", 8: "eighth", 9: "ninth", 12: "twelfth"}
+
+
+def _two_digits(number: int) -> str:
+    if number < 20:
+        return _ONES[number]
+    return _TENS[number // 10] + (f"-{_ONES[number % 10]}" if number % 10 else "")
+
+
+def _ordinal(number: int) -> str:
+    if number > 20 and number % 10:
+        return f"{_TENS[number // 10]}-{_ordinal(number % 10)}"
+    plain = _two_digits(number)
+    return _ORDINALS.get(number) or (plain.removesuffix("y") + "ieth" if plain.endswith("y") else plain + "th")
+
+
+def date_words(day: datetime.date) -> dict[str, str]:
+    """The date as it is spoken: weekday, month, date ("May second") and year, for years from 2001 to 2099.
+
+    Raises:
+        ConfigError: another year.
+    """
+    if not 2001 <= day.year <= 2099:
+        raise ConfigError(f"the date is spoken for years from 2001 to 2099, got {day}")
+    month = day.strftime("%B")
+    year = f"two thousand {_ONES[day.year % 100]}" if day.year < 2010 else f"twenty {_two_digits(day.year % 100)}"
+    return {"weekday": day.strftime("%A"), "month": month, "date": f"{month} {_ordinal(day.day)}", "year": year}
+
+
+def fill_in(template: str, day: datetime.date) -> str:
+    """Puts the date into a text with {weekday}, {month}, {date} or {year}.
+
+    Raises:
+        ConfigError: another placeholder.
+    """
+    try:
+        return template.format(**date_words(day))
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(
+            f"system: {template!r} has a placeholder other than weekday, month, date, year ({error})"
+        ) from error
