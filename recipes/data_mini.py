@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from duologue.checkpoints import Resolver
 from duologue.data.audio_augment import AugmentConfig
 from duologue.data.speakers import Voice, default_voices, system_voices
 from duologue.data.synthesis import SourceConfig, SynthesisConfig
@@ -29,6 +30,10 @@ def voices(*, held_out: tuple[str, ...] = ("flite-awb", "pico-gb", "hibari-man-g
 
 def mini() -> SynthesisConfig:
     """What mini learns from: its own questions and answers, sampled questions, and what common words mean."""
+    return _full(recogniser=str(Resolver()("whisper-base")))
+
+
+def _full(*, recogniser: str) -> SynthesisConfig:
     return SynthesisConfig(
         name="mini",
         seed=1,
@@ -41,15 +46,16 @@ def mini() -> SynthesisConfig:
         sampled=12_000,
         text_model="SmolLM2-135M-Instruct (Apache-2.0)",
         voices=voices(),
-        augment=AugmentConfig(),
-        recogniser="models/whisper-base-ct2",
+        augment=AugmentConfig(noises=("hiss", "room", "hum", "keyboard", "breath", "music")),
+        augment_held_out=AugmentConfig(noises=("traffic", "crowd"), noise_db=(8.0, 30.0)),
+        recogniser=recogniser,
         workers=2,
     )
 
 
 def small() -> SynthesisConfig:
     """The project's own questions only, with the voices that need no other program: minutes, and no text model."""
-    full = mini()
+    full = _full(recogniser="")
     return dataclasses.replace(
         full,
         name="mini-small",

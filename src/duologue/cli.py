@@ -27,16 +27,26 @@ FAILED = 2  # the exit code of everything that a person can put right
 class _Group(TyperGroup):
     """Ends every command that fails for a known reason with one line and exit code 2."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _one_line():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _one_line():
             return super().invoke(ctx)
-        except DuologueError as error:
-            _fail(str(error))
-        except KeyboardInterrupt:
-            _fail("interrupted; what was written so far is whole")
-        except BrokenPipeError:  # the reader of our output has gone, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(FAILED) from None
+
+
+@contextlib.contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except DuologueError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; what was written so far is whole")
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(FAILED) from None
 
 
 app = typer.Typer(
@@ -240,11 +250,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """The entry point of the `duologue` command."""
-    try:
-        app()
-    except KeyboardInterrupt:  # before a command had begun
-        _say("duologue: interrupted")
-        sys.exit(FAILED)
+    app()
 
 
 def _load(model: str, cache: Path | None, *, omega: int | None) -> Pipeline:

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from duologue.data import recordings as package
-from duologue.data.recordings import Recording, fetch, notes, speech
+from duologue.data.recordings import Recording, check, fetch, notes, speech
 from duologue.data.recordings.clips import cut, raw_pcm8
 from duologue.data.recordings.games import QueenArchive, drascula_lines
 from duologue.data.recordings.noises import NOISES
@@ -81,6 +81,7 @@ def test_what_is_asked_for_must_exist(two_sources, tmp_path, split, only, said):
         ("IT'S ALWAYS THE SAME. I'M GOING", "It's always the same. I'm going"),
         ("Hey... that dame is a guy?!", "Hey... that dame is a guy?"),
         ("Change D.N.A. and you change life.", "Change D.N.A. and you change life."),
+        ("Unga, ook BIG MONKEY!", None),
         ("(sigh)", None),
         ("[this is a simple beep tone]", None),
         ("...", None),
@@ -88,6 +89,11 @@ def test_what_is_asked_for_must_exist(two_sources, tmp_path, split, only, said):
 )
 def test_a_subtitle_becomes_what_was_said(subtitle, said):
     assert from_subtitle(subtitle) == said
+
+
+@pytest.mark.parametrize(("seconds", "may"), [(0.3, False), (1.2, True), (2.0, True), (9.0, False)])
+def test_a_recording_far_too_short_or_long_for_its_words_is_left_out(seconds, may):
+    assert speech.likely("Keep your eyes peeled.", seconds) is may
 
 
 def test_prompts_are_read_without_comments_and_with_colons_in_their_words(tmp_path):
@@ -282,3 +288,11 @@ def test_silence_around_a_line_is_cut_off_but_a_breath_of_it():
     samples = np.concatenate([np.zeros(1000), np.full(500, 0.5), np.zeros(4000)]).astype(np.float32)
     assert len(speech._without_edges(samples, 1000)) == 150 + 500 + 149
     assert len(speech._without_edges(np.zeros(1000, np.float32), 1000)) == 0
+
+
+def test_what_is_heard_is_compared_after_normalising_and_summed_a_source():
+    clips = [recording("good", "a", "good/ann"), recording("good", "b", "good/bob"), recording("bad", "c", "bad/cy")]
+    said = iter(["hello!", "Hello, hello.", "Goodbye"])
+    heard = list(check.listen(clips, lambda samples, rate: next(said)))
+    assert [one.wer for one in heard] == [0.0, 1.0, 1.0]
+    assert check.table(heard).splitlines()[2:] == ["| good | 2 | 0.0 | 2 | 50.0 |", "| bad | 1 | 0.0 | 1 | 100.0 |"]

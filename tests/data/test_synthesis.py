@@ -216,6 +216,15 @@ def test_held_out_voices_ask_only_where_they_may(recipe, tmp_path):
     assert {(row.split == "train", row.question_speaker) for row in rows} == {(True, "tones"), (False, "unseen")}
 
 
+def test_held_out_questions_may_be_augmented_otherwise(recipe, tmp_path):
+    training = AugmentConfig(noise_chance=1.0, noises=("hiss",))
+    other = AugmentConfig(noise_chance=1.0, noises=("crowd",))
+    recipe = dataclasses.replace(recipe, augment=training, augment_held_out=other, clean=0.0)
+    quiet(dataclasses.replace(recipe, steps=(*recipe.steps, "speech")), tmp_path / "a")
+    found = {(row.split == "train", json.loads(row.augmentation)["noise"]) for row in read_rows(tmp_path / "a")}
+    assert found == {(True, "hiss"), (False, "crowd")}
+
+
 def test_a_voice_that_is_not_installed_ends_the_run(recipe, tmp_path):
     missing = dataclasses.replace(TONES, command="no-such-voice {out}")
     recipe = dataclasses.replace(recipe, voices=(missing,), steps=(*recipe.steps, "speech"))

@@ -17,13 +17,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from duologue import config
 from duologue.checkpoints.artefacts import ArtefactFile, Resolver, check_file, sha256_of
 from duologue.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 FORMAT = 1
 _AGAIN = "get the model folder again"

@@ -29,14 +29,19 @@ def run_with_ray(tasks: list[Task], config: SynthesisConfig) -> Iterator[None]:
     if not tasks:
         return
     if not ray.is_initialized():
-        ray.init(num_cpus=max(2, config.workers + 1), include_dashboard=False, log_to_driver=False)
+        ray.init(
+            num_cpus=max(2, config.workers + 1), include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+        )
     ray.data.DataContext.get_current().enable_progress_bars = False
     absolute = [
         {"step": task.step, "source": str(Path(task.source).absolute()), "target": str(Path(task.target).absolute())}
         for task in tasks
     ]
     done = ray.data.from_items(absolute, override_num_blocks=len(absolute)).map_batches(
-        RayWorker, fn_constructor_args=(to_dict(config),), batch_size=1, concurrency=min(config.workers, len(tasks))
+        RayWorker,
+        fn_constructor_args=(to_dict(config),),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(config.workers, len(tasks))),
     )
     for _ in done.iter_rows():
         yield

@@ -3,10 +3,10 @@
 Every row (output channel) has a scale of its own and no offset: weight = int8 * scale. Two ways to multiply:
 
 - `activations="bf16"`: only the weights are int8 (torch's `_weight_int8pack_mm`). Its error is the weights' rounding.
-  The fastest for one to four rows at a time after the other way; slow for many rows, where the weights are expanded.
-- `activations="int8"`: each row of the input is rounded to 8 bits by its own largest value as well, so that rows (slots,
-  steps) do not influence each other, and the whole product is one of integers (fbgemm with VNNI). The fastest at every
-  size; its error grows with outliers in the input. Needs an x86 CPU; elsewhere it falls back to the first way.
+  Fast for a few rows at a time; for many the weights are expanded to bf16 at each call.
+- `activations="int8"`: each row of the input is rounded to 8 bits by its own largest value as well (so that slots and
+  steps do not influence each other), and the whole product is one of integers (fbgemm with VNNI). The fastest for many
+  rows and for large heads; its error grows with outliers in the input. Needs an x86 CPU, else it is as the first way.
 """
 
 from __future__ import annotations
@@ -67,10 +67,12 @@ class Int8Matrix(nn.Module):
         flat = x.reshape(-1, x.shape[-1])
         if self.activations == "int8" and has_integer_product():
             y = self._integer_product(flat)
-        elif len(flat) >= EXPAND_FROM:
+        elif len(flat) >= EXPAND_FROM or self.shape[1] % 16:
             y = F.linear(flat.to(torch.bfloat16), self.expanded(torch.bfloat16))
-        else:
-            y = torch._weight_int8pack_mm(flat.to(torch.bfloat16), self.int8, self.scale.to(torch.bfloat16))
+        else:  # the kernel reads its arguments in aligned blocks, and crashes on others
+            self.int8 = _aligned(self.int8)
+            scale = self.scale.to(torch.bfloat16)
+            y = torch._weight_int8pack_mm(_aligned(flat.to(torch.bfloat16)), self.int8, scale)
         y = y.to(x.dtype).reshape(*x.shape[:-1], self.shape[0])
         return y if bias is None else y + bias.to(x.dtype)
 
@@ -170,7 +172,8 @@ def dequantize(module: nn.Module, dtype: torch.dtype = torch.float32) -> list[st
         else:
             plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
             plain.weight = nn.Parameter(weight)
-            plain.bias = None if layer.bias is None else nn.Parameter(layer.bias.to(dtype))
+            if layer.bias is not None:
+                plain.bias = nn.Parameter(layer.bias.to(dtype))
         _replace(module, name, plain)
     return [name for name, _ in chosen]
 
@@ -260,6 +263,14 @@ def has_integer_product() -> bool:
     return "fbgemm" in torch.backends.quantized.supported_engines and hasattr(
         torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32"
     )
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The same numbers at an address that is a multiple of 64 bytes, as torch's own allocations are.
+
+    Files that are mapped into memory, and slices, begin anywhere.
+    """
+    return tensor if tensor.data_ptr() % 64 == 0 and tensor.is_contiguous() else tensor.contiguous().clone()
 
 
 def _pack(int8: Tensor, scale: Tensor) -> Any:

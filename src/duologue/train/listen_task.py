@@ -1,20 +1,191 @@
-"""Stage 0, listening: fine-tunes a Whisper-shaped recogniser on audio without padding, in noise, and on no speech."""
+"""Stage 0, listening: fine-tunes a Whisper-shaped recogniser on audio without padding, in noise, and on no speech.
+
+`ListenTask` is the stage; what is below it works on clips from anywhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
 from duologue.audio.features import SAMPLE_RATE, log_mel
+from duologue.codecs.text import load_tokenizer
+from duologue.data.batches import BatchConfig
+from duologue.data.manifest import QUESTION_RATE, Turn, decode_flac
+from duologue.data.noises import make_noise
+from duologue.eval.metrics import error_rate, normalise, word_edits
+from duologue.models.llama_omni.listener import Listener
 from duologue.models.whisper import Whisper
+from duologue.train import rows as manifest
+from duologue.train.parts import TOKENIZER, load_listener, save_part
 
+SHORTEST = 0.2  # seconds; shorter clips are left out
 IGNORED = -100  # label of positions that carry no loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListenTask:
+    """Questions as they were said, and their words. A row without a question is a clip in which nobody speaks."""
+
+    data: str  # a data folder
+    more: tuple[str, ...] = ()  # further ones, such as real recordings
+    listener: str = "whisper-tiny.en"  # what it starts from, see parts.load_listener
+    seconds: float = 56.0  # of padded audio in a batch
+    rows: int = 32  # most clips of a batch
+    longest: float = 14.0  # seconds; longer clips are left out
+    noise: float = 0.06  # share of the clips of a batch in whose place there is only noise
+    noises: tuple[str, ...] = ("hiss", "room", "traffic", "hum", "keyboard", "breath", "music", "silence")
+    mask_frames: int = 20  # up to this many 10 ms frames of each clip are blanked
+    label_smoothing: float = 0.05
+    freeze: tuple[str, ...] = ("whisper.decoder.embedding", "whisper.encoder.positions")
+    mix: float = 1.0  # what is exported: this share of the trained weights, the rest of those that it started from
+    held_out: int = 100  # clips of the split dev in an evaluation
+    held_out_noises: int = 20  # clips of noise in an evaluation
+
+    def make(self) -> _Listening:
+        """The task."""
+        return _Listening(self)
+
+
+class _Listening:
+    """`ListenTask` at work."""
+
+    def __init__(self, config: ListenTask):
+        self.config = config
+        self._tokenizer: Tokenizer | None = None
+
+    @functools.cached_property
+    def _start(self) -> tuple[Listener, Path]:
+        return load_listener(self.config.listener)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The listener's."""
+        self._tokenizer = self._tokenizer or load_tokenizer(self._start[1])
+        return self._tokenizer
+
+    def build(self) -> nn.Module:
+        start, _ = self._start
+        listener = Listener(start.config)
+        listener.load_state_dict(start.state_dict())
+        for name, parameter in listener.named_parameters():
+            parameter.requires_grad_(not name.startswith(self.config.freeze))
+        return listener
+
+    def batches(self, seed: int, position: int) -> Iterator[Callable[[], ListenBatch]]:
+        c = self.config
+        folders = [self._rows_of(folder, seed) for folder in (c.data, *c.more)]
+        for number, turns in manifest.stream(folders, seed=seed, position=position):
+            yield functools.partial(self._batch, turns, seed, number)
+
+    def _rows_of(self, folder: str, seed: int) -> BatchConfig:
+        c = self.config
+        return BatchConfig(
+            folder=folder,
+            columns=("question", "question_spoken", "question_audio"),
+            rows=c.rows,
+            padded=c.seconds,
+            shortest=SHORTEST,
+            longest=c.longest,
+            seed=seed,
+        )
+
+    def _batch(self, turns: list[Turn], seed: int, number: int) -> ListenBatch:
+        rng = np.random.default_rng((seed, 2, number))
+        clips = [self._clip(turn) for turn in turns]
+        for index in np.flatnonzero(rng.random(len(clips)) < self.config.noise):
+            clips[index] = self._noise(rng, most=len(clips[index].audio))
+        config = self._start[0].config
+        return collate(clips, prompt=config.prompt, end=config.end)
+
+    def _clip(self, turn: Turn) -> Utterance:
+        audio = decode_flac(turn.question_audio, QUESTION_RATE)
+        return Utterance((audio * 32767).astype(np.int16), self._pieces(words_of(turn)))
+
+    def _pieces(self, text: str) -> tuple[int, ...]:
+        """Word pieces, as a Whisper writes them: with a space before the first word, no more than it has places for."""
+        config = self._start[0].config
+        ids = self.tokenizer.encode(" " + text, add_special_tokens=False).ids if text else []
+        return tuple(ids[: config.whisper.max_target - len(config.prompt)])
+
+    def _noise(self, rng: np.random.Generator, *, most: int) -> Utterance:
+        """A clip of some noise, from hardly heard to loud."""
+        kind = str(rng.choice(self.config.noises))
+        size = int(rng.uniform(min(0.4 * SAMPLE_RATE, most), most))
+        audio = make_noise(kind, size, rng) * 10 ** (rng.uniform(-50, -15) / 20)
+        return Utterance((np.clip(audio, -1, 1) * 32767).astype(np.int16), ())
+
+    def loss(self, module: nn.Module, batch: ListenBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        c = self.config
+        value, metrics = loss(
+            module.whisper,  # type: ignore[arg-type]
+            batch,
+            mask_frames=c.mask_frames if module.training else 0,
+            label_smoothing=c.label_smoothing,
+        )
+        return value, dict(metrics)
+
+    @functools.cached_property
+    def _held_out(self) -> list[tuple[Utterance, str]]:
+        c, rng = self.config, np.random.default_rng(3)
+        columns = ("question", "question_spoken", "question_audio", "question_seconds")
+        turns = manifest.held_out((c.data, *c.more), columns, most=c.held_out)
+        spoken = [(self._clip(turn), words_of(turn)) for turn in turns if SHORTEST <= turn.question_seconds <= c.longest]
+        return spoken + [(self._noise(rng, most=5 * SAMPLE_RATE), "") for _ in range(c.held_out_noises)]
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """Word error rate on held-out clips, and the share of clips without speech in which words are heard."""
+        clips, texts = zip(*self._held_out, strict=True) if self._held_out else ((), ())
+        written = transcripts(module, clips, self.tokenizer, seconds=self.config.seconds)  # type: ignore[arg-type]
+        spoken = [word_edits(text, said) for text, said in zip(texts, written, strict=True) if text]
+        silent = [bool(normalise(said)) for text, said in zip(texts, written, strict=True) if not text]
+        return {"wer": error_rate(spoken), "invented": sum(silent) / max(1, len(silent))}
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """listener.safetensors, listener.json, listener_tokenizer.json."""
+        start, tokenizer = self._start
+        first, mix = start.state_dict(), self.config.mix
+        if mix < 1:
+            with torch.no_grad():
+                for name, value in module.state_dict().items():
+                    value.copy_(torch.lerp(first[name].to(value), value, mix))
+        save_part(module, "listener", folder, config=start.config)
+        (folder / TOKENIZER).write_bytes(tokenizer.read_bytes())
+
+
+def words_of(turn: Turn) -> str:
+    """What is said in the question's audio."""
+    return (turn.question_spoken or turn.question).strip()
+
+
+@torch.no_grad()
+def transcripts(
+    listener: Listener, clips: Sequence[Utterance], tokenizer: Tokenizer, *, seconds: float = 64.0
+) -> list[str]:
+    """What the listener writes for each clip, about `seconds` of padded audio at once."""
+    device, written = next(listener.parameters()).device, [""] * len(clips)
+    order = sorted(range(len(clips)), key=lambda index: len(clips[index].audio))
+    config, begin = listener.config, 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and (end + 1 - begin) * len(clips[order[end]].audio) <= seconds * SAMPLE_RATE:
+            end += 1
+        batch = collate([clips[index] for index in order[begin:end]], prompt=config.prompt, end=config.end)
+        with torch.autocast(device.type, enabled=False):
+            heard = listener.hear(batch.audio_BN.to(device), batch.samples_B.to(device))
+        for row, index in enumerate(order[begin:end]):
+            written[index] = tokenizer.decode(heard.ids_BT[row, : int(heard.counts_B[row])].tolist()).strip()
+        begin = end
+    return written
 
 
 @dataclass(frozen=True)
@@ -80,27 +251,31 @@ def collate(rows: Sequence[Utterance], *, prompt: Sequence[int], end: int) -> Li
     return ListenBatch(audio_BN, torch.tensor(samples), ids_BT, labels_BT)
 
 
-def loss(model: Whisper, batch: ListenBatch, *, mask_frames: int = 0) -> tuple[Tensor, dict[str, float]]:
+def loss(
+    model: Whisper, batch: ListenBatch, *, mask_frames: int = 0, label_smoothing: float = 0.05
+) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the words and of the end.
 
     Args:
         mask_frames: up to this many 10 ms frames are blanked at one place of each clip.
     """
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(batch.audio_BN.device.type, enabled=False):
         features_BMT, frames_B = log_mel(batch.audio_BN, batch.samples_B, num_mels=model.config.num_mels)
     if mask_frames:
-        width_B = (torch.rand(len(frames_B)) * mask_frames).long()
-        begin_B = (torch.rand(len(frames_B)) * (frames_B - width_B).clamp(min=1)).long()
-        frame_T = torch.arange(features_BMT.shape[-1])
+        draw_2B = torch.rand(2, len(frames_B)).to(frames_B.device)
+        width_B = (draw_2B[0] * mask_frames).long()
+        begin_B = (draw_2B[1] * (frames_B - width_B).clamp(min=1)).long()
+        frame_T = torch.arange(features_BMT.shape[-1], device=frames_B.device)
         blank_BT = (frame_T >= begin_B[:, None]) & (frame_T < (begin_B + width_B)[:, None])
         features_BMT = features_BMT.masked_fill(blank_BT[:, None], 0.0)
     encoded_BTD, steps_B = model.encoder(features_BMT, frames_B)
     memory = model.decoder.remember(encoded_BTD, steps_B)
     slots = batch.ids_BT.shape[0]
     state = model.decoder.init_state(slots, batch.ids_BT.shape[1])
-    hidden_BTD = model.decoder(batch.ids_BT, state, memory, torch.ones(slots, dtype=torch.bool))
+    live_B = torch.ones(slots, dtype=torch.bool, device=batch.ids_BT.device)
+    hidden_BTD = model.decoder(batch.ids_BT, state, memory, live_B)
     keep_BT = batch.labels_BT != IGNORED
     logits_NV = model.decoder.logits(hidden_BTD[keep_BT]).float()
     labels_N = batch.labels_BT[keep_BT]
-    value = F.cross_entropy(logits_NV, labels_N, label_smoothing=0.05)
-    return value, {"token_accuracy": (logits_NV.argmax(-1) == labels_N).float().mean().item()}
+    value = F.cross_entropy(logits_NV, labels_N, label_smoothing=label_smoothing)
+    return value, {"weight": len(labels_N), "token_accuracy": (logits_NV.argmax(-1) == labels_N).float().mean().item()}

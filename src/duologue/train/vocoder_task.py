@@ -1,27 +1,117 @@
-"""Trains the spectral vocoder to say what a teacher says: data set, loss, measures. The loop is the caller's.
+"""Trains the spectral vocoder to say what a teacher says.
 
-The order: `prepare` (the teacher reads texts aloud; cached), `build_model` (with the frame space fitted to the
-teacher's spectra), `batches` and `loss` in a loop, `evaluate` on texts held out.
+`VocoderTask` is the stage. What it does, in order: `prepare` (the teacher reads texts aloud; cached), `build_model`
+(with the frame space fitted to the teacher's spectra), `batches` and `loss` in the loop, `evaluate` on texts held out.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from duologue.codecs.units import mini_units
 from duologue.data.teacher import VOICED, HibariTeacher, Spoken
 from duologue.errors import DataError
+from duologue.train.parts import load_part, save_part
 from duologue.vocoders.pulse_noise import BINS, SAMPLE_RATE
 from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocoderTask:
+    """The stage `vocoder`: says units as the teacher says them, with the prosody that it is given or its own."""
+
+    texts: tuple[str, ...]  # text files, a text a line: the first `held_out` lines of each file are kept for evaluation
+    cache: str  # a folder for what the teacher said
+    most: int = 2000  # texts of each file
+    held_out: int = 20
+    vocoder: SpectralVocoderConfig = field(default_factory=SpectralVocoderConfig)
+    start: str = ""  # a folder with a trained vocoder to go on from; empty: from nothing
+    frames: int = 2400  # of 12.5 ms in a batch
+
+    def make(self) -> _Vocoding:
+        """The task."""
+        return _Vocoding(self)
+
+
+class _Vocoding:
+    """`VocoderTask` at work."""
+
+    def __init__(self, config: VocoderTask):
+        self.config = config
+
+    @functools.cached_property
+    def _data(self) -> tuple[VocoderData, VocoderData]:
+        """For training and held out, in the frame space of the start or of the first file."""
+        c, like = self.config, None
+        kept: tuple[list[VocoderData], list[VocoderData]] = ([], [])
+        if c.start:
+            space = self._begun()
+            like = FrameSpace(mean_C=space.mean.detach(), basis_CR=space.basis.detach())
+        for number, name in enumerate(c.texts):
+            lines = _lines(Path(name))[: c.most + c.held_out]
+            for part, texts in enumerate((lines[c.held_out :], lines[: c.held_out])):
+                if texts:
+                    out = Path(c.cache) / f"{('train', 'dev')[part]}-{_digest(texts, c.vocoder.rank, like)}.safetensors"
+                    data = prepare(texts, out, rank=c.vocoder.rank, like=like, seed=number)
+                    like = like or data.space
+                    kept[part].append(data)
+        if not kept[0] or not kept[1]:
+            raise DataError(f"VocoderTask: need more than {c.held_out} texts in {', '.join(c.texts) or 'no files'}")
+        return VocoderData.joined(kept[0]), VocoderData.joined(kept[1])
+
+    def _begun(self) -> SpectralVocoder:
+        return load_part(SpectralVocoder(self.config.vocoder), "vocoder", Path(self.config.start))
+
+    def build(self) -> nn.Module:
+        if not self.config.start:
+            return build_model(self.config.vocoder, self._data[0])
+        model = self._begun().train()
+        for fixed in (model.basis, model.mean):
+            fixed.requires_grad_(False)
+        return model
+
+    def batches(self, seed: int, position: int) -> Iterator[Callable[[], Batch]]:
+        return batches(self._data[0], frames=self.config.frames, seed=seed, position=position)
+
+    def loss(self, module: nn.Module, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        value, parts = loss(module, batch)  # type: ignore[arg-type]
+        return value, {**parts, "weight": float(batch.frames_B.sum())}
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """The parts of the loss on held-out texts. Rank vocoders by ear, recogniser and DNSMOS, not by these."""
+        return evaluate(module, self._data[1])  # type: ignore[arg-type]
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """vocoder.safetensors, vocoder.json."""
+        save_part(module, "vocoder", folder)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot read the texts ({error}). Give a UTF-8 file with a text a line.") from error
+
+
+def _digest(texts: Sequence[str], rank: int, like: FrameSpace | None) -> str:
+    """Names what the teacher is asked to say, so that a cached answer to another question is not taken."""
+    digest = hashlib.sha256(f"{rank}\n{mini_units().digest}\n".encode() + "\n".join(texts).encode())
+    if like:
+        digest.update(like.basis_CR.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
 
 # What a spectrum counts for: the amplitudes of harmonics and of the free part most, phases less.
 PART_WEIGHTS = (1.0, 0.3, 0.3, 1.0, 0.5)
@@ -60,6 +150,10 @@ class VocoderData:
             starts[name] = torch.cat([getattr(part, name).diff() for part in parts]).cumsum(0)
             starts[name] = F.pad(starts[name], (1, 0))
         return VocoderData(**rows, **starts, basis=parts[0].basis, mean=parts[0].mean)
+
+    @property
+    def space(self) -> FrameSpace:
+        return FrameSpace(mean_C=self.mean, basis_CR=self.basis)
 
     def save(self, path: Path) -> None:
         save_file({name: value.contiguous() for name, value in vars(self).items()}, path)
@@ -115,14 +209,16 @@ class FrameSpace:
 
 def fit_space(spectra: Sequence[Tensor], rank: int) -> FrameSpace:
     """The best `rank` directions of weighted spectra (principal components)."""
-    weight_C = weights()
     all_FC = torch.cat([audible(part) for part in spectra])
+    if len(all_FC) < rank:
+        raise DataError(f"fit_space: need at least {rank} frames for {rank} dimensions, got {len(all_FC)}: more texts")
     mean_C = all_FC.mean(0)
-    centred_FC = (all_FC - mean_C) * weight_C
-    variance_R, directions_CR = torch.linalg.eigh(centred_FC.T @ centred_FC / len(centred_FC))
-    scale_R = variance_R[-rank:].flip(0).clamp(min=1e-8).sqrt()
-    directions_CR = directions_CR[:, -rank:].flip(1)
-    return FrameSpace(mean_C=mean_C, basis_CR=directions_CR * scale_R / weight_C[:, None])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        most = min(rank + 16, *all_FC.shape)
+        _, size_R, directions_CR = torch.svd_lowrank((all_FC - mean_C) * weights(), q=most, niter=4)
+    scale_R = (size_R[:rank] / math.sqrt(len(all_FC))).clamp(min=1e-4)
+    return FrameSpace(mean_C=mean_C, basis_CR=directions_CR[:, :rank] * scale_R / weights()[:, None])
 
 
 def prepare(
@@ -130,14 +226,14 @@ def prepare(
     out: Path,
     *,
     rank: int = SpectralVocoderConfig.rank,
-    like: VocoderData | None = None,
+    like: FrameSpace | None = None,
     fit_texts: int = 60,
     speeds: tuple[float, float] = (0.9, 1.12),
     seed: int = 0,
 ) -> VocoderData:
     """The teacher reads every text once, at a speed drawn from `speeds`; the result is cached in the file `out`.
 
-    The frame space is that of `like`, else fitted to the first `fit_texts` texts: put varied ones there.
+    The frame space is `like`, else fitted to the first `fit_texts` texts: put varied ones there.
 
     Raises:
         DataError: none of the texts has anything to say.
@@ -146,15 +242,11 @@ def prepare(
     if out.exists():
         return VocoderData.load(out)
     said = _said(HibariTeacher(), texts, speeds, np.random.default_rng(seed))
-    first = [] if like else list(itertools.islice(said, fit_texts))
-    if like:
-        space = FrameSpace(mean_C=like.mean, basis_CR=like.basis)
-    elif first:
-        space = fit_space([torch.from_numpy(spoken.frames.stacked()) for spoken in first], rank)
-    rows = [_row(spoken, space) for spoken in itertools.chain(first, said)]
-    if not rows:
+    first = list(itertools.islice(said, 1 if like else fit_texts))
+    if not first:
         raise DataError("vocoder_task.prepare: none of the texts has anything to say")
-    data = _packed(rows, space)
+    space = like or fit_space([torch.from_numpy(spoken.frames.stacked()) for spoken in first], rank)
+    data = _packed([_row(spoken, space) for spoken in itertools.chain(first, said)], space)
     out.parent.mkdir(parents=True, exist_ok=True)
     data.save(out.with_suffix(".part"))
     out.with_suffix(".part").rename(out)
@@ -196,7 +288,7 @@ def _packed(rows: list[dict[str, Tensor]], space: FrameSpace) -> VocoderData:
 
 
 def build_model(config: SpectralVocoderConfig, data: VocoderData | None = None) -> SpectralVocoder:
-    """A fresh vocoder; its frame space is the data's where given."""
+    """A fresh vocoder; its frame space is the data's where given, and then stays as it is."""
     model = SpectralVocoder(config)
     if data is not None:
         if data.basis.shape[1] != config.rank:
@@ -207,28 +299,37 @@ def build_model(config: SpectralVocoderConfig, data: VocoderData | None = None) 
             model.basis.copy_(data.basis)
             model.mean.copy_(data.mean)
             model.head.weight.mul_(0.5)
+        model.basis.requires_grad_(False)
+        model.mean.requires_grad_(False)
     return model
 
 
-def batches(
-    data: VocoderData, *, frames: int = 4000, seed: int = 0, epoch: int = 0, jitter: bool = True
-) -> Iterator[Batch]:
-    """One pass over the data in batches of about `frames` frames, in an order that `seed` and `epoch` fix.
-
-    Utterances of like length go together. With `jitter` the given prosody is off a little, as a predicted one is, and
-    the pitch of some utterances is moved as a whole.
-    """
+def plan(data: VocoderData, *, frames: int, seed: int, epoch: int) -> list[list[int]]:
+    """One pass over the data: rows of batches of about `frames` frames, utterances of like length together."""
     random = torch.Generator().manual_seed(seed * 100_003 + epoch)
     lengths = data.frame_starts.diff()
-    order = (lengths.float() * (1 + 0.1 * torch.rand(len(data), generator=random))).argsort().tolist()
     groups: list[list[int]] = [[]]
-    for row in order:
+    for row in (lengths.float() * (1 + 0.1 * torch.rand(len(data), generator=random))).argsort().tolist():
         if groups[-1] and (len(groups[-1]) + 1) * int(lengths[row]) > frames:
             groups.append([])
         groups[-1].append(row)
-    for group in torch.randperm(len(groups), generator=random).tolist():
-        batch = collate(data, groups[group])
-        yield jittered(batch, random) if jitter else batch
+    return [groups[index] for index in torch.randperm(len(groups), generator=random).tolist()]
+
+
+def batches(
+    data: VocoderData, *, frames: int = 2400, seed: int = 0, position: int = 0
+) -> Iterator[Callable[[], Batch]]:
+    """Endless makers of batches in an order that `seed` fixes, from number `position` on; prosody is `jittered`."""
+
+    def make(rows: list[int], number: int) -> Batch:
+        return jittered(collate(data, rows), torch.Generator().manual_seed(seed * 100_003 + number))
+
+    number = 0
+    for epoch in itertools.count():
+        for rows in plan(data, frames=frames, seed=seed, epoch=epoch):
+            if number >= position:
+                yield functools.partial(make, rows, number)
+            number += 1
 
 
 def collate(data: VocoderData, rows: Sequence[int]) -> Batch:
@@ -301,15 +402,12 @@ def _guess_loss(guess_BUP: Tensor, voiced_BU: Tensor, batch: Batch) -> Tensor:
 
 @torch.no_grad()
 def evaluate(model: SpectralVocoder, data: VocoderData, *, frames: int = 4000) -> dict[str, float]:
-    """The parts of the loss over a data set, each the mean over its batches."""
-    sums: dict[str, float] = {}
-    count = 0
-    for batch in batches(data, frames=frames, jitter=False):
-        total, parts = loss(model, batch, every=1)
-        count += 1
-        for name, value in {"loss": float(total), **parts}.items():
-            sums[name] = sums.get(name, 0.0) + value
-    return {name: value / max(count, 1) for name, value in sums.items()}
+    """The parts of the loss over a data set with true prosody, each the mean over its batches."""
+    found = []
+    for rows in plan(data, frames=frames, seed=0, epoch=0):
+        total, parts = loss(model, collate(data, rows), every=1)
+        found.append({"loss": float(total), **parts})
+    return {name: sum(each[name] for each in found) / len(found) for name in found[0]}
 
 
 @torch.no_grad()

@@ -5,6 +5,8 @@ Times are seconds; an end of 0 is the end of the file.
 
 from __future__ import annotations
 
+import re
+
 Spans = list[tuple[float, float, str]]
 
 
@@ -214,4 +216,11 @@ ASTERISK_SAID: dict[str, str] = {}
 ASTERISK_SKIPPED: frozenset[str] = frozenset()
 DRASCULA_SAID: dict[str, str] = {}
 DRASCULA_SKIPPED: frozenset[str] = frozenset()
-QUEEN_SKIPPED: frozenset[str] = frozenset()
+
+# Cries and noises that the games write as if they were words: apes, a parrot, a dog, guns, laughter, a cipher.
+CRIES = re.compile(
+    r"\b(unga|ungh|ugga|unghu|ook|oop|oot|uck|nuk|garoop|aroop|whoop|kunga|glub|budda|sq[uw]*a+w?r?k|[fw]a+r?r?k|aark|"
+    r"gr+|ruff|a?roof|who?of|woof|rowr|ptooie|ny?a+h|ha+r|ha ha|hee? hee?|heh heh|e+p|ro+ar|hic|snif+|"
+    r"zz+|br+|mm[a-z]*rt|ffrrt|sbrrldlt|gbbrlt|frbl|gsrh|hvxivg|nvhhztv)\b",
+    re.IGNORECASE,
+)

@@ -51,6 +51,7 @@ class SynthesisConfig:
     # speech
     voices: tuple[Voice, ...] = field(default_factory=default_voices)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    augment_held_out: AugmentConfig | None = None  # of dev and test; None: as train
     clean: float = 0.15  # share of the questions that are not augmented
     answer_voice: Voice | None = None  # None: the teacher of the step "units" says the answers
     # recogniser

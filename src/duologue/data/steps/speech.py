@@ -34,7 +34,8 @@ def _ask(row: Turn, tools: Tools) -> None:
     voice = choose_voice(config.voices, row.split, rng)
     speaker = tools.speaker(voice)
     clean = speaker.speak(row.question_spoken or row.question, seed_of(row.seed, "voice"))
-    plan = draw(config.augment, rng)
+    held_out = config.augment_held_out if row.split != "train" else None
+    plan = draw(held_out or config.augment, rng)
     if rng.random() < config.clean:
         plan = Augmentation(seed=plan.seed, lead=plan.lead, tail=plan.tail)
     audio = apply(clean, plan, rate=speaker.sample_rate)

@@ -26,6 +26,7 @@ from duologue.streaming.state import State, write
 from duologue.vocoders.protocol import Vocoder
 
 IDLE, ANSWERING, TALKING, DONE = 0, 1, 2, 3  # phases of a slot: hears, writes and talks, only talks, has said all
+TOKEN_SECONDS = 0.5  # of speech, more than a token ever takes on average: the room for an answer vocoded as a whole
 
 _TRAITS = {  # what a part must share with the one it replaces
     "encoder": ("config.whisper.dim", "config.whisper.vocab_size", "config.end"),
@@ -130,7 +131,7 @@ class LlamaOmni:
             prosody_BUP=zeros(room, self.speech_decoder.config.num_prosody, dtype=torch.float32),
             waiting_B=zeros(),
             vocoder=self.vocoder.init_state(slots),
-            ready_BN=zeros(self.spec.output_samples, dtype=torch.float32),
+            ready_BN=zeros(round(o.longest_answer * TOKEN_SECONDS * self.spec.output_rate), dtype=torch.float32),
             ready_B=zeros(),
             said_B=zeros(),
             units_B=zeros(),
@@ -341,8 +342,7 @@ class LlamaOmni:
 
     def _decode(self, state: OmniState, live_B: Tensor, hidden_B1D: Tensor, token_B1D: Tensor) -> None:
         """The units and prosody of one token join those that wait for the vocoder."""
-        dtype = self.speech_decoder.input.weight.dtype
-        logits_BGV, prosody_BGP = self.speech_decoder(hidden_B1D.to(dtype), token_B1D.to(dtype), state.speech, live_B)
+        logits_BGV, prosody_BGP = self.speech_decoder(hidden_B1D.float(), token_B1D.float(), state.speech, live_B)
         blank = self.speech_decoder.config.num_units
         units_BG, counts_B, steps_BG = collapse(logits_BGV.argmax(-1), state.collapse, live_B, blank=blank)
         slot_N, place_N = (torch.arange(units_BG.shape[1]) < counts_B[:, None]).nonzero(as_tuple=True)
@@ -362,13 +362,9 @@ class LlamaOmni:
         audio_BN, samples_B = self.vocoder.forward(
             state.units_BU[:, :longest], counts_B, state.vocoder, go_B, final_B, state.prosody_BUP[:, :longest]
         )
-        need = int((state.ready_B + samples_B).max())
-        if need > state.ready_BN.shape[1]:  # the store of speech grows to the longest chunk, then stays
-            grown = state.ready_BN.new_zeros(len(live_B), need)
-            grown[:, : state.ready_BN.shape[1]] = state.ready_BN
-            state.ready_BN = grown
         for slot in go_B.nonzero()[:, 0].tolist():
-            begin, count = int(state.ready_B[slot]), int(samples_B[slot])
+            begin = int(state.ready_B[slot])
+            count = min(int(samples_B[slot]), state.ready_BN.shape[1] - begin)
             state.ready_BN[slot, begin : begin + count] = audio_BN[slot, :count].float()
             state.ready_B[slot] += count
         state.waiting_B[go_B] = 0

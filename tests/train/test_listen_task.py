@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from train import tiny
+from train.toy import steps
+
+from duologue.data.manifest import Turn, encode_flac, shard_name, write_shard
+from duologue.errors import CheckpointError, TrainError
+from duologue.train import OptimizerConfig, TrainConfig, train
+from duologue.train.listen_task import ListenTask
+from duologue.train.parts import load_listener
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("listen")
+    tiny.save_whisper(path / "whisper")
+    tiny.save_data(path / "data")
+    return path
+
+
+def config(folder, out, **changes) -> TrainConfig:
+    task = ListenTask(
+        data=str(folder / "data"), listener=str(folder / "whisper"), seconds=3.0, held_out=2, held_out_noises=2
+    )
+    base = TrainConfig(
+        name="listen",
+        task=dataclasses.replace(task, **{k: changes.pop(k) for k in list(changes) if hasattr(task, k)}),
+        steps=4,
+        optimizer=OptimizerConfig(lr=3e-3, warmup=1),
+        log_every=100,
+        save_every=1000,
+        out=str(out),
+        device="cpu",
+    )
+    return dataclasses.replace(base, **changes)
+
+
+def batches(task, position, count, seed=0):
+    return [batch() for batch in itertools.islice(task.make().batches(seed, position), count)]
+
+
+def test_the_listener_learns_its_words_and_is_exported_whole(folder, tmp_path):
+    result = train(config(folder, tmp_path, steps=40, noise=0.2))
+    lines = steps(tmp_path)
+    assert np.mean([line["loss"] for line in lines[-5:]]) < 0.5 * lines[0]["loss"]
+    assert set(result.evaluation) == {"wer", "invented"}
+    before, _ = load_listener(str(folder / "whisper"))
+    after, tokenizer = load_listener(str(result.export))
+    assert after.config == before.config and tokenizer.is_file()
+    name = "decoder.embedding.weight"
+    assert torch.equal(before.whisper.state_dict()[name], after.whisper.state_dict()[name])
+    name = "encoder.conv1.weight"
+    assert not torch.equal(before.whisper.state_dict()[name], after.whisper.state_dict()[name])
+
+
+def test_the_stream_of_batches_is_open_at_any_position(folder, tmp_path):
+    stream = batches(config(folder, tmp_path).task, 0, 5)
+    for one, other in zip(stream[2:], batches(config(folder, tmp_path).task, 2, 3), strict=True):
+        assert torch.equal(one.audio_BN, other.audio_BN) and torch.equal(one.labels_BT, other.labels_BT)
+
+
+def test_noise_takes_the_place_of_speech_and_has_no_words(folder, tmp_path):
+    end = load_listener(str(folder / "whisper"))[0].config.end
+    for batch in batches(config(folder, tmp_path, noise=1.0).task, 0, 2):
+        words = batch.labels_BT[batch.labels_BT >= 0]
+        assert (words == end).all()
+
+
+def test_rows_come_from_every_folder_also_those_without_words(folder, tmp_path):
+    rng = np.random.default_rng(1)
+    rows = [
+        Turn(
+            id=f"sound-{n}",
+            question_audio=encode_flac(rng.uniform(-0.1, 0.1, 16_000), 16_000),
+            question_seconds=1.0,
+        )
+        for n in range(6)
+    ]
+    write_shard(tmp_path / "sounds" / shard_name(0), rows)
+    task = config(folder, tmp_path, more=(str(tmp_path / "sounds"),), noise=0.0).task
+    seconds = {round(int(batch.samples_B.max()) / 16_000, 1) for batch in batches(task, 0, 20)}
+    assert seconds == {0.6, 1.0}
+    again = batches(task, 7, 3)
+    for one, other in zip(batches(task, 0, 10)[7:], again, strict=True):
+        assert torch.equal(one.audio_BN, other.audio_BN)
+
+
+def test_the_exported_weights_are_a_mixture_where_asked(folder, tmp_path):
+    first = load_listener(str(folder / "whisper"))[0].state_dict()
+    full = load_listener(str(train(config(folder, tmp_path / "full")).export))[0].state_dict()
+    half = load_listener(str(train(config(folder, tmp_path / "half", mix=0.5)).export))[0].state_dict()
+    name = "whisper.encoder.conv1.weight"
+    torch.testing.assert_close(half[name], (first[name] + full[name]) / 2)
+
+
+def test_a_listener_that_is_not_there_is_named(folder, tmp_path):
+    with pytest.raises(TrainError, match="runs/none: nothing is there. Run the stage that makes it first"):
+        load_listener("runs/none")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match="the key 'num_mel_bins' is missing"):
+        load_listener(str(tmp_path))
