@@ -36,8 +36,8 @@ def recording(source: str, name: str, speaker: str) -> Recording:
 
 
 class FakeSource:
-    def __init__(self, *clips, error: str = ""):
-        self.clips, self.error = clips, error
+    def __init__(self, *clips, error: str = "", exact: bool = True):
+        self.clips, self.error, self.exact = clips, error, exact
 
     def read(self, cache: Path):
         yield from self.clips
@@ -62,6 +62,14 @@ def test_the_splits_share_no_speaker(two_sources, tmp_path):
     assert speakers == [{"good/ann"}, {"good/bob"}]
 
 
+def test_a_source_with_loose_texts_is_given_only_by_name(monkeypatch, tmp_path):
+    loose = FakeSource(("test", recording("loose", "a", "loose/ann")), exact=False)
+    exact = FakeSource(("test", recording("exact", "b", "exact/bob")))
+    monkeypatch.setattr(package, "SPEECH", {"loose": loose, "exact": exact})
+    assert [clip.name for clip in package.recordings("test", tmp_path)] == ["b"]
+    assert [clip.name for clip in package.recordings("test", tmp_path, only=["loose"])] == ["a"]
+
+
 def test_nothing_to_be_had_is_an_error(two_sources, tmp_path):
     with pytest.raises(DataError, match=r"no source is to be had.*no such package"):
         package.recordings("train", tmp_path, only=["bad"])
@@ -78,7 +86,7 @@ def test_what_is_asked_for_must_exist(two_sources, tmp_path, split, only, said):
     [
         ("Keep your eyes peeled...", "Keep your eyes peeled."),
         ("I DON'T WANT THE STUPID HAND PUPPET!", "I don't want the stupid hand puppet!"),
-        ("IT'S ALWAYS THE SAME. I'M GOING", "It's always the same. I'm going"),
+        ("IT'S ALWAYS A GAME. I'D SAY I CAN'T", "It's always a game. I'd say I can't"),
         ("Hey... that dame is a guy?!", "Hey... that dame is a guy?"),
         ("Change D.N.A. and you change life.", "Change D.N.A. and you change life."),
         ("Unga, ook BIG MONKEY!", None),

@@ -32,9 +32,7 @@ def read_language_model(path: Path, *, dtype: torch.dtype = torch.float32) -> tu
         return read_llm(path, dtype=dtype)
     data = read_json(path / "config.json")
     config = transformer_config(data, where=str(path / "config.json"))
-    weights = to_ours(
-        table_of(config), Shards(path), where=str(path), ignore=transformer_ignore(config), dtype=dtype
-    )
+    weights = to_ours(table_of(config), Shards(path), where=str(path), ignore=transformer_ignore(config), dtype=dtype)
     with torch.device("meta"):
         model = Transformer(config)
     fill(model, weights, where=str(path))
@@ -47,7 +45,9 @@ def _codec(tokenizer: Tokenizer, data: dict[str, Any], path: Path) -> TextCodec:
     turn_end, of_text = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
     known = [token for token in (turn_end, end, of_text) if token is not None]
     if not known:
-        raise CheckpointError(f"{path}: no token ends a turn; config.json needs eos_token_id, or the tokenizer <|im_end|>")
+        raise CheckpointError(
+            f"{path}: no token ends a turn; config.json needs eos_token_id, or the tokenizer <|im_end|>"
+        )
     return TextCodec(
         tokenizer,
         end_of_text=of_text if of_text is not None else known[-1],

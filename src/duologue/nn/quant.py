@@ -11,6 +11,7 @@ Every row (output channel) has a scale of its own and no offset: weight = int8 *
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -260,8 +261,10 @@ def shape_like(module: nn.Module, tensors: Mapping[str, Tensor], *, activations:
 
 def has_integer_product() -> bool:
     """Whether this CPU and this torch can do `activations="int8"`."""
-    return "fbgemm" in torch.backends.quantized.supported_engines and hasattr(
-        torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32"
+    return (
+        "fbgemm" in torch.backends.quantized.supported_engines
+        and hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")
+        and hasattr(torch, "_make_per_channel_quantized_tensor")
     )
 
 
@@ -275,8 +278,9 @@ def _aligned(tensor: Tensor) -> Tensor:
 
 def _pack(int8: Tensor, scale: Tensor) -> Any:
     zeros = torch.zeros(len(scale), dtype=torch.int64)
-    weight = torch._make_per_channel_quantized_tensor(int8, scale.double(), zeros, 0)
-    with _fbgemm():
+    with _fbgemm(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*are deprecated and will be removed")  # then the other way is taken
+        weight = torch._make_per_channel_quantized_tensor(int8, scale.double(), zeros, 0)
         return torch.ops.quantized.linear_prepack(weight, None)
 
 

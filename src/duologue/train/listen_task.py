@@ -139,7 +139,9 @@ class _Listening:
         c, rng = self.config, np.random.default_rng(3)
         columns = ("question", "question_spoken", "question_audio", "question_seconds")
         turns = manifest.held_out((c.data, *c.more), columns, most=c.held_out)
-        spoken = [(self._clip(turn), words_of(turn)) for turn in turns if SHORTEST <= turn.question_seconds <= c.longest]
+        spoken = [
+            (self._clip(turn), words_of(turn)) for turn in turns if SHORTEST <= turn.question_seconds <= c.longest
+        ]
         return spoken + [(self._noise(rng, most=5 * SAMPLE_RATE), "") for _ in range(c.held_out_noises)]
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
-from torch import nn
+from torch import Tensor, nn
 
 from duologue import config as configs
 from duologue.checkpoints import Resolver
@@ -56,12 +56,17 @@ def load_part(module: M, name: str, folder: Path) -> M:
         CheckpointError: missing, damaged, or of another shape.
     """
     path = folder / f"{name}.safetensors"
-    try:
-        tensors = load_file(path)
-    except Exception as error:  # safetensors has its own kinds besides OSError
-        raise CheckpointError(f"{path}: cannot be read ({error}). Run the stage that makes it again.") from error
+    tensors = load_tensors(path)
     load_into(module, tensors, where=str(path))
     return module.eval()
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Raises CheckpointError where there is no whole safetensors file."""
+    try:
+        return load_file(path)
+    except Exception as error:  # safetensors has its own kinds besides OSError
+        raise CheckpointError(f"{path}: cannot be read ({error}). Run the stage that makes it again.") from error
 
 
 def load_listener(name: str) -> tuple[Listener, Path]:
@@ -75,7 +80,9 @@ def load_listener(name: str) -> tuple[Listener, Path]:
     """
     path = find(name)
     if (path / "listener.json").is_file():
-        return load_part(Listener(configs.load(ListenerConfig, path / "listener.json")), "listener", path), path / TOKENIZER
+        return load_part(
+            Listener(configs.load(ListenerConfig, path / "listener.json")), "listener", path
+        ), path / TOKENIZER
     whisper = read_whisper(path / "model.bin") if (path / "model.bin").is_file() else load_whisper(path)
     tokenizer = path / "tokenizer.json"
     listener = Listener(listener_config(whisper, load_tokenizer(tokenizer), where=str(path)))

@@ -30,7 +30,7 @@ def recordings(split: Split, cache: Path | None = None, *, only: Iterable[str] |
 
     Args:
         cache: where the packages are kept, `~/.cache/duologue/recordings` if not given.
-        only: names of sources (`Recording.source`), all of the split if not given.
+        only: names of sources (`Recording.source`); all whose texts are exact if not given.
 
     Raises:
         DataError: no such split or source, or not one source is to be had. A single source that is not to be had is
@@ -48,23 +48,24 @@ def iterate_recordings(
     split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None
 ) -> Iterator[Recording]:
     """As `recordings`, one at a time: the whole of the training split takes 0.8 GB."""
-    yield from _clips(split, cache, {name: source.read for name, source in SPEECH.items()}, only)
+    wanted = [name for name, source in SPEECH.items() if source.exact] if only is None else only
+    yield from _clips(split, cache, {name: source.read for name, source in SPEECH.items()}, wanted)
 
 
 def iterate_sounds(split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None) -> Iterator[Sound]:
     """As `sounds`, one at a time."""
-    yield from _clips(split, cache, dict(NOISES), only)
+    yield from _clips(split, cache, dict(NOISES), list(NOISES) if only is None else only)
 
 
 def _clips(
     split: Split,
     cache: Path | None,
     sources: dict[str, Callable[[Path], Iterator[tuple[str, Clip]]]],
-    only: Iterable[str] | None,
+    only: Iterable[str],
 ) -> Iterator[Clip]:
     if split not in ("train", "test"):
         raise DataError(f"recordings: no split {split!r}; there are train and test")
-    wanted = list(sources) if only is None else list(only)
+    wanted = list(only)
     if unknown := sorted(set(wanted) - set(sources)):
         raise DataError(f"recordings: no source {', '.join(unknown)}; there are {', '.join(sources)}")
     folder = (cache or CACHE).expanduser()

@@ -122,5 +122,6 @@ class ReadoutAdapter(nn.Module):
 
 def embedding_scale(embedding: nn.Module) -> float:
     """Root mean square of a sample of an embedding table: the size that a correction is measured in."""
-    weight = embedding(torch.arange(1000, 2000, device=next(embedding.buffers(), torch.empty(0)).device))
+    rows = torch.arange(1000, 2000) % int(embedding.num_embeddings)  # type: ignore[arg-type]
+    weight = embedding(rows)
     return float(weight.float().square().mean().sqrt())

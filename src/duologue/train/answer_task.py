@@ -1,0 +1,262 @@
+"""Stage 1, answers: the adapter and low-rank changes to the language model, by cross-entropy on the answers.
+
+Half of the questions are read, half are heard: as text tokens, or as the listener's states through the adapter. So the
+model keeps what it knows of text, and an answer from speech becomes what an answer from text would be (the paper's
+stage 1, section 2.5 of arXiv:2409.06666, with the text path beside it). The listener is frozen; what it hears is cached.
+
+A row is: instructions, the user's turn, the question, the hand-over, the answer, the end of the turn. Only the answer's
+tokens and the end are labels: the state at the hand-over's last token predicts the answer's first.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from duologue.codecs.text import Message, TextCodec, load_tokenizer
+from duologue.data.batches import BatchConfig
+from duologue.data.manifest import Turn
+from duologue.errors import ConfigError, DataError
+from duologue.models.llama_omni.adapter import PieceTable, ReadoutAdapter, ReadoutConfig
+from duologue.models.llama_omni.listener import Heard
+from duologue.models.llama_omni.loading import fill_in
+from duologue.nn.attention import KVCache
+from duologue.nn.lora import add_lora, load_lora, lora_tensors
+from duologue.nn.transformer import Transformer
+from duologue.train import features
+from duologue.train import rows as manifest
+from duologue.train.distributed import to_device
+from duologue.train.parts import (
+    find,
+    fingerprint,
+    load_language_model,
+    load_listener,
+    load_part,
+    load_tensors,
+    save_part,
+)
+
+IGNORED = -100  # label of positions that carry no loss
+SYSTEM = "You are mini, a friendly voice assistant. Today is {weekday}, {date}, {year}."
+COLUMNS = ("question", "answer", "split", "units")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerTask:
+    """Questions, heard or read, and their answers."""
+
+    data: str  # a data folder
+    listener: str  # a folder that the stage `listen` exported, or another listener, see parts.load_listener
+    llm: str = "smollm2-135m-instruct"  # an artefact, a GGUF file, or a folder of transformers (Llama, Qwen)
+    dtype: str = "bf16"  # of the frozen language model
+    system: str = SYSTEM  # instructions; each batch has a day of its own, a row that speaks of one has that
+    heard: float = 0.5  # share of the questions that are heard (where the row has audio); the others are read
+    rank: int = 16
+    alpha: float = 32.0
+    hidden: int = 512  # width of the adapter
+    rows: int = 16
+    longest: float = 12.0  # seconds of a question
+    start: str = ""  # a folder of this stage to go on from; empty: from nothing
+    held_out: int = 60  # questions of the split dev in an evaluation
+    cache: str = ""  # where the listener's states are kept; empty: in the data folder
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.heard <= 1:
+            raise ConfigError(f"AnswerTask.heard must lie between 0 and 1, got {self.heard}")
+
+    def make(self) -> _Answering:
+        """The task."""
+        return _Answering(self)
+
+
+class AnswerModel(nn.Module):
+    """What is trained, and the frozen model round it."""
+
+    def __init__(self, adapter: ReadoutAdapter, llm: Transformer, table: PieceTable):
+        super().__init__()
+        self.adapter, self.llm, self.table = adapter, llm, table
+
+
+@dataclass(frozen=True)
+class AnswerBatch:
+    """Rows with their instructions apart, for many rows have the same."""
+
+    systems_ST: Tensor  # token ids, padded
+    counts_S: Tensor
+    system_B: Tensor  # which of them opens each row
+    ids_BT: Tensor  # user's turn to end of answer; where a question is heard, its places hold 0
+    labels_BT: Tensor
+    counts_B: Tensor
+    heard_BT: Tensor  # True at places of heard questions
+    heard: Heard | None  # of the rows that have such places, in their order
+
+
+class _Answering:
+    """`AnswerTask` at work."""
+
+    def __init__(self, config: AnswerTask):
+        self.config = config
+        self._codec: TextCodec | None = None
+
+    def build(self) -> nn.Module:
+        c = self.config
+        llm, self._codec = load_language_model(c.llm, c.dtype)
+        listener, tokenizer = load_listener(c.listener)
+        shape = ReadoutConfig(state_dim=listener.config.whisper.dim, hidden_dim=c.hidden, llm_dim=llm.config.dim)
+        adapter = ReadoutAdapter(shape)
+        add_lora(llm, rank=c.rank, alpha=c.alpha, within="blocks")
+        if c.start:
+            folder = find(c.start)
+            load_part(adapter, "adapter", folder).train()
+            load_lora(llm, load_tensors(folder / "llm_lora.safetensors"), where=str(folder))
+        table = PieceTable(load_tokenizer(tokenizer), self._codec, vocab_size=listener.config.end + 1)
+        return AnswerModel(adapter, llm, table)
+
+    @property
+    def codec(self) -> TextCodec:
+        """The language model's tokenizer."""
+        if self._codec is None:
+            self._codec = load_language_model(self.config.llm, self.config.dtype)[1]
+        return self._codec
+
+    @functools.cached_property
+    def heard(self) -> features.RowCache:
+        """What the listener hears in every question of the data."""
+        c = self.config
+        listener, _ = load_listener(c.listener)
+        return features.cached(
+            c.data,
+            f"heard-{fingerprint(listener)}",
+            functools.partial(features.heard, listener=listener),
+            columns=("question_audio", "question_seconds"),
+            like=features.heard_like(listener),
+            cache=c.cache,
+        )
+
+    def batches(self, seed: int, position: int) -> Iterator[Callable[[], AnswerBatch]]:
+        c = self.config
+        chosen = BatchConfig(folder=c.data, columns=COLUMNS, rows=c.rows, longest=c.longest, seed=seed)
+        for number, turns in manifest.stream([chosen], seed=seed, position=position):
+            turns = [turn for turn in turns if turn.question.strip() and turn.answer.strip()]
+            if not turns:
+                raise DataError(f"{c.data}: a whole batch without a question and an answer; need rows with both")
+            yield functools.partial(self._drawn, turns, seed, number)
+
+    def _drawn(self, turns: list[Turn], seed: int, number: int) -> AnswerBatch:
+        rng = np.random.default_rng((seed, 4, number))
+        hear = [bool(draw < self.config.heard) for draw in rng.random(len(turns))]
+        return self._batch(turns, hear, system_day=rng)
+
+    def _batch(self, turns: Sequence[Turn], hear: Sequence[bool], *, system_day: np.random.Generator) -> AnswerBatch:
+        """Puts rows together; a question that is to be heard but was not is read."""
+        common, frames = manifest.any_day(system_day), features.Frames.of(self.codec)
+        days = [manifest.day_of(turn.id) or common for turn in turns]
+        systems = list(dict.fromkeys(days))
+        ids, labels, marks, kept = [], [], [], []
+        for turn, wanted in zip(turns, hear, strict=True):
+            if wanted and turn.id in self.heard:
+                kept.append(self.heard[turn.id])
+                question = [0] * len(kept[-1]["ids"])
+                mark = [True] * len(question)
+            else:
+                question = self.codec.encode(turn.question)
+                mark = [False] * len(question)
+            answer = [*self.codec.encode(turn.answer), frames.end]
+            row = [*frames.opening, *question, *frames.to_answer, *answer[:-1]]
+            ids.append(torch.tensor(row))
+            labels.append(torch.tensor([IGNORED] * (len(row) - len(answer)) + answer))
+            marks.append(
+                torch.tensor(
+                    [False] * len(frames.opening) + mark + [False] * (len(row) - len(frames.opening) - len(mark))
+                )
+            )
+        prompts = [
+            torch.tensor(self.codec.chat([Message("system", fill_in(self.config.system, day))], answer=False))
+            for day in systems
+        ]
+        return AnswerBatch(
+            systems_ST=_padded(prompts, 0),
+            counts_S=torch.tensor([len(prompt) for prompt in prompts]),
+            system_B=torch.tensor([systems.index(day) for day in days]),
+            ids_BT=_padded(ids, 0),
+            labels_BT=_padded(labels, IGNORED),
+            counts_B=torch.tensor([len(row) for row in ids]),
+            heard_BT=_padded(marks, False),
+            heard=features.padded_heard(kept) if kept else None,
+        )
+
+    def loss(self, module: nn.Module, batch: AnswerBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        value = cross_entropy(module, batch)  # type: ignore[arg-type]
+        return value, {"weight": int((batch.labels_BT != IGNORED).sum())}
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """Cross-entropy of held-out answers to questions that are read, and to the same questions heard."""
+        device, found = next(module.parameters()).device, {}
+        turns = [
+            turn
+            for turn in manifest.held_out([self.config.data], COLUMNS, most=4 * self.config.held_out)
+            if turn.id in self.heard and turn.answer.strip()
+        ][: self.config.held_out]
+        for name, hear in (("text", False), ("states", True)):
+            total, weight = 0.0, 0
+            for begin in range(0, len(turns), self.config.rows):
+                rows = turns[begin : begin + self.config.rows]
+                batch = self._batch(rows, [hear] * len(rows), system_day=np.random.default_rng(begin))
+                batch = to_device(batch, device)
+                tokens = int((batch.labels_BT != IGNORED).sum())
+                total += float(cross_entropy(module, batch)) * tokens  # type: ignore[arg-type]
+                weight += tokens
+            found[name] = total / max(1, weight)
+        return found
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """adapter.safetensors, adapter.json, llm_lora.safetensors."""
+        assert isinstance(module, AnswerModel)
+        save_part(module.adapter, "adapter", folder)
+        save_file(
+            {name: value.cpu().contiguous() for name, value in lora_tensors(module.llm).items()},
+            folder / "llm_lora.safetensors",
+        )
+
+
+def cross_entropy(model: AnswerModel, batch: AnswerBatch) -> Tensor:
+    """The mean over the answers' tokens. The instructions pass without a gradient, once each."""
+    llm = model.llm
+    B, T = batch.ids_BT.shape
+    cache = _opened(llm, batch, room=T)
+    x_BTD = llm.embedding(batch.ids_BT)
+    if batch.heard is not None:
+        embeddings_HTD = model.adapter(batch.heard, model.table, llm.embedding)
+        real_HT = torch.arange(embeddings_HTD.shape[1], device=x_BTD.device) < batch.heard.counts_B[:, None]
+        x_BTD = x_BTD.clone()
+        x_BTD[batch.heard_BT] = embeddings_HTD[real_HT].to(x_BTD.dtype)
+    live_B = torch.ones(B, dtype=torch.bool, device=x_BTD.device)
+    hidden_BTD = llm(x_BTD, cache, live_B, batch.counts_B)
+    keep_BT = batch.labels_BT != IGNORED
+    return F.cross_entropy(llm.logits(hidden_BTD[keep_BT]).float(), batch.labels_BT[keep_BT])
+
+
+@torch.no_grad()
+def _opened(llm: Transformer, batch: AnswerBatch, *, room: int) -> KVCache:
+    """A cache in which every row has read its instructions."""
+    S, width = batch.systems_ST.shape
+    state = llm.init_state(S, width)
+    live_S = torch.ones(S, dtype=torch.bool, device=batch.systems_ST.device)
+    llm(llm.embedding(batch.systems_ST), state, live_S, batch.counts_S)
+    cache = llm.init_state(len(batch.system_B), width + room)
+    cache.k_BLHTD[:, :, :, :width] = state.k_BLHTD[batch.system_B]
+    cache.v_BLHTD[:, :, :, :width] = state.v_BLHTD[batch.system_B]
+    cache.length_B.copy_(batch.counts_S[batch.system_B])
+    return cache
+
+
+def _padded(rows: Sequence[Tensor], value: float) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=value)

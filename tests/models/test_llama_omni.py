@@ -1,0 +1,202 @@
+"""The family under the contract: what a conversation does must not depend on its neighbours or on how it was cut."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny_omni import PROMPT, listener, tiny_omni
+
+from duologue.errors import PartError, ShapeError
+from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
+from duologue.models.llama_omni.listening import SHORTEST, quietest
+
+TICK = 1280
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.inference_mode():
+        yield
+
+
+def sounds(seconds: float, seed: int) -> torch.Tensor:
+    return torch.randn(round(seconds * 16_000), generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def ask(model, state, slot: int, audio: torch.Tensor, *, others: torch.Tensor | None = None):
+    """One turn in one slot. `others`: slots that idle on garbage meanwhile."""
+    slots = len(state.phase_B)
+    live_B = torch.zeros(slots, dtype=torch.bool)
+    live_B[slot] = True
+    audio = torch.nn.functional.pad(audio, (0, -len(audio) % TICK))
+    for tick in audio.split(TICK):
+        audio_BN = torch.randn(slots, TICK)
+        audio_BN[slot] = tick
+        model.listen(state, audio_BN, live_B)
+    model.end_turn(state, live_B)
+    ids, speech = [], []
+    for _ in range(2000):
+        frame = model.speak(state, live_B)
+        ids += [token for token in frame.ids_BT[slot].tolist() if token >= 0]
+        speech.append(frame.audio_BN[slot, : int(frame.samples_B[slot])])
+        if frame.done_B[slot]:
+            break
+    else:
+        raise AssertionError("the answer does not end")
+    return model.heard(state, slot), ids, torch.cat(speech)
+
+
+def test_a_draft_changes_nothing_of_what_is_heard():
+    ears = listener()
+    audio_BN = torch.stack([sounds(1.2, 1), sounds(1.2, 2)])
+    samples_B = torch.tensor([19_200, 12_000])
+    whole = ears.hear(audio_BN, samples_B)
+    for draft in (whole.ids_BT, ears.hear(audio_BN[:, :8000], samples_B.clamp(max=8000)).ids_BT, torch.full((2, 5), 7)):
+        again = ears.hear(audio_BN, samples_B, draft)
+        assert torch.equal(again.ids_BT, whole.ids_BT)
+        torch.testing.assert_close(again.states_BTD, whole.states_BTD, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(again.guess_probs_BTK, whole.guess_probs_BTK, atol=1e-4, rtol=1e-4)
+
+
+def test_a_row_is_heard_as_if_alone():
+    ears = listener()
+    audio_BN = torch.stack([sounds(1.2, 1), sounds(1.2, 2)])
+    samples_B = torch.tensor([19_200, 9_000])
+    both = ears.hear(audio_BN, samples_B)
+    alone = ears.hear(audio_BN[1:, :9_000], samples_B[1:])
+    assert both.ids_BT[1, : int(both.counts_B[1])].tolist() == alone.ids_BT[0].tolist()
+
+
+def test_the_listener_writes_words_only_and_comes_to_an_end():
+    heard = listener().hear(sounds(2.0, 3)[None], torch.tensor([32_000]))
+    assert heard.counts_B[0] <= 14  # seven a second
+    assert all(token < 256 and token not in PROMPT for token in heard.ids_BT[0].tolist())
+
+
+@pytest.mark.parametrize("mode", ["states", "text"])
+def test_a_conversation_is_the_same_alone_and_beside_others(mode):
+    model = tiny_omni(mode=mode)
+    alone, crowd = model.init_state(1), model.init_state(3)
+    ask(model, crowd, 0, sounds(0.6, 9))
+    for seed in (1, 2):  # two turns
+        want = ask(model, alone, 0, sounds(1.0, seed))
+        got = ask(model, crowd, 2, sounds(1.0, seed))
+        assert got[:2] == want[:2] and want[1]
+        torch.testing.assert_close(got[2], want[2], atol=2e-3, rtol=1e-3)
+
+
+def test_an_idle_slot_keeps_every_number():
+    model = tiny_omni()
+    state = model.init_state(2)
+    ask(model, state, 0, sounds(0.8, 1))
+    before = state.save(0)
+    ask(model, state, 1, sounds(0.8, 2))
+    for name, tensor in state.save(0).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_saved_and_loaded_elsewhere_it_goes_on():
+    model = tiny_omni()
+    here, there = model.init_state(1), model.init_state(2)
+    ask(model, here, 0, sounds(0.8, 1))
+    there.load(1, here.save(0))
+    want, got = ask(model, here, 0, sounds(0.7, 2)), ask(model, there, 1, sounds(0.7, 2))
+    assert got[:2] == want[:2]
+    torch.testing.assert_close(got[2], want[2], atol=1e-4, rtol=1e-3)
+
+
+def test_a_reset_slot_is_a_new_conversation():
+    model = tiny_omni()
+    state = model.init_state(1)
+    want = ask(model, state, 0, sounds(0.8, 1))
+    state.reset(torch.tensor([True]))
+    got = ask(model, state, 0, sounds(0.8, 1))
+    assert got[:2] == want[:2] and torch.equal(got[2], want[2])
+
+
+def test_speech_does_not_depend_on_omega():
+    answers = [ask(m := tiny_omni(omega=omega), m.init_state(1), 0, sounds(0.8, 1)) for omega in (1, 4, 1000)]
+    for answer in answers[1:]:
+        assert answer[1] == answers[0][1]
+        torch.testing.assert_close(answer[2], answers[0][2], atol=1e-4, rtol=1e-3)
+
+
+def test_silence_gets_no_answer_and_leaves_no_trace_in_the_context():
+    model = tiny_omni()
+    state = model.init_state(1)
+    heard, ids, speech = ask(model, state, 0, torch.zeros(16_000))
+    assert (heard, ids, len(speech)) == ("", [], 0)
+    after_silence = ask(model, state, 0, sounds(0.8, 1))
+    assert after_silence[0] == ask(model, model.init_state(1), 0, sounds(0.8, 1))[0]
+
+
+def test_a_long_question_is_read_in_segments():
+    model = tiny_omni(longest=1.0)
+    state = model.init_state(1)
+    heard, _, _ = ask(model, state, 0, sounds(3.5, 4))
+    assert int(state.ear.kept_B[0]) > 0 and heard
+
+
+def test_old_turns_make_room_for_new_ones():
+    model = tiny_omni()
+    state = model.init_state(1)
+    opening = state.cache.k_BLHTD
+    for seed in range(12):
+        heard, ids, _ = ask(model, state, 0, sounds(1.0, seed))
+        assert heard and ids
+        assert int(state.cache.length_B[0]) <= 400
+    fresh = model.init_state(1)
+    model.listen(fresh, torch.zeros(1, TICK), torch.tensor([True]))
+    kept = model._opening.shape[1]
+    torch.testing.assert_close(opening[0, :, :, :kept], fresh.cache.k_BLHTD[0, :, :, :kept])
+
+
+def test_after_barge_in_the_unheard_words_are_forgotten():
+    model = tiny_omni(omega=2)
+    state, live_B = model.init_state(1), torch.tensor([True])
+    for tick in sounds(0.96, 1).split(TICK):
+        model.listen(state, tick[None], live_B)
+    model.end_turn(state, live_B)
+    begin = int(state.cache.length_B[0])
+    while not model.speak(state, live_B).done_B[0]:
+        pass
+    written = int(state.written_B[0])
+    whole = int(state.cache.length_B[0])
+    assert whole == begin + written
+    model.truncate(state, live_B, torch.tensor([2]))
+    assert begin <= int(state.cache.length_B[0]) < whole
+    assert model.speak(state, live_B).samples_B[0] == 0
+    assert ask(model, state, 0, sounds(0.8, 2))[1]
+
+
+def test_parts_are_exchanged_only_for_parts_that_fit():
+    model = tiny_omni()
+    model.replace_part("adapter", ReadoutAdapter(ReadoutConfig(state_dim=16, hidden_dim=4, llm_dim=16)))
+    with pytest.raises(PartError, match="llm_dim 16, got 24"):
+        model.replace_part("adapter", ReadoutAdapter(ReadoutConfig(state_dim=16, hidden_dim=4, llm_dim=24)))
+    with pytest.raises(PartError, match="the parts are encoder"):
+        model.replace_part("ears", None)
+    with pytest.raises(PartError, match="vocoder: need a module"):
+        model.replace_part("vocoder", "g_00500000")
+
+
+def test_a_context_that_cannot_hold_a_question_is_refused():
+    model = tiny_omni(longest_answer=150)
+    state, live_B = model.init_state(1), torch.tensor([True])
+    with pytest.raises(ShapeError, match="do not fit into a context of 400"):
+        model._make_room(state, torch.tensor([True]), 500)
+    del live_B
+
+
+def test_written_questions_are_answered_by_the_same_model():
+    model = tiny_omni(mode="text")
+    state = model.init_state(1)
+    heard, ids, _ = ask(model, state, 0, sounds(0.8, 1))
+    assert model.answer_text(heard.strip()) == model.text(ids).strip()
+
+
+def test_the_cut_falls_on_the_quietest_place():
+    audio = sounds(3.0, 1)
+    audio[32_000:36_000] = 0
+    assert 32_000 <= quietest(audio) <= 36_000
+    assert SHORTEST == 3200
