@@ -15,6 +15,8 @@ from duologue.data.speakers import Voice, default_voices, system_voices
 from duologue.data.synthesis import SourceConfig, SynthesisConfig
 
 OWN = Path(__file__).parent / "data"
+DATES = "duologue.train.data_steps:dates"  # answers about today, once for each of several days
+SAY = "duologue.train.data_steps:things_to_say"
 
 
 def voices(*, held_out: tuple[str, ...] = ("flite-awb", "pico-gb", "hibari-man-gb")) -> tuple[Voice, ...]:
@@ -40,9 +42,13 @@ def _full(*, recogniser: str) -> SynthesisConfig:
         sources=(
             SourceConfig(path=str(OWN / "spoken_qa.jsonl"), name="spoken-qa", licence="Apache-2.0 (this project)"),
             SourceConfig(
+                path=str(OWN / "spoken_templates.jsonl"), name="spoken-templates", licence="Apache-2.0 (this project)"
+            ),
+            SourceConfig(
                 path="/usr/share/wordnet", name="wordnet", kind="wordnet", licence="WordNet 3.0 licence", limit=4000
             ),
         ),
+        steps=("instructions", "rewrite", "dedupe", DATES, "answers", "speech", "recognise", "units"),
         sampled=12_000,
         text_model="SmolLM2-135M-Instruct (Apache-2.0)",
         voices=voices(),
@@ -73,4 +79,12 @@ def questions() -> SynthesisConfig:
     full = mini()
     return dataclasses.replace(
         full, name="mini-questions", steps=("instructions", "rewrite", "dedupe", "speech", "recognise")
+    )
+
+
+def words() -> SynthesisConfig:
+    """Only the speaking side: lists of words, common and rare, and the project's questions read aloud."""
+    full = _full(recogniser="")
+    return dataclasses.replace(
+        full, name="mini-words", sources=full.sources[:2], sampled=6000, text_model="", steps=(SAY, "units")
     )

@@ -30,6 +30,7 @@ class EchoConfig:
     omega: int = 4  # bytes of text a step
     lead: int = 2  # steps of text before the first sound
     audio_ticks: int = 8  # ticks of speech, of which the last is half full
+    speak: bool = True
 
 
 class Tone(nn.Module):
@@ -88,7 +89,7 @@ class EchoModel:
         ids = list(self.config.answer.encode())[step * self.config.omega : (step + 1) * self.config.omega]
         tick, last = step - self.config.lead, self.config.lead + self.config.audio_ticks - 1
         full = self.spec.output_samples
-        samples = 0 if tick < 0 or step > last else full // 2 if step == last else full
+        samples = 0 if tick < 0 or step > last or not self.config.speak else full // 2 if step == last else full
         audio = torch.zeros(1, full)
         audio[0, :samples] = self.vocoder(max(tick, 0) * full, samples)
         done = step >= last and (step + 1) * self.config.omega >= len(self.config.answer.encode())

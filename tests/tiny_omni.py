@@ -51,11 +51,13 @@ def tiny_omni(*, mode: str = "states", longest: float = 1.5, longest_answer: int
     torch.manual_seed(0)
     words = codec()
     hearing = RecogniserHearing(
-        listener(), ReadoutAdapter(ReadoutConfig(state_dim=16, hidden_dim=8, llm_dim=16)), words.tokenizer, words, mode=mode
+        listener(),
+        ReadoutAdapter(ReadoutConfig(state_dim=16, hidden_dim=8, llm_dim=16)),
+        words.tokenizer,
+        words,
+        mode=mode,
     )
-    llm = Transformer(
-        TransformerConfig(vocab_size=259, dim=16, layers=2, heads=2, kv_heads=1, head_dim=8, ffn_dim=32)
-    )
+    llm = Transformer(TransformerConfig(vocab_size=259, dim=16, layers=2, heads=2, kv_heads=1, head_dim=8, ffn_dim=32))
     for parameter in llm.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     speech = SpeechDecoder(

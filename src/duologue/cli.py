@@ -89,7 +89,7 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
     model: ModelOption = "mini",
     omega: OmegaOption = None,
-    text_only: Annotated[bool, typer.Option("--text-only", help="Write no audio.")] = False,
+    text_only: Annotated[bool, typer.Option("--text-only", help="Say nothing, only write: quicker.")] = False,
     cache: CacheOption = None,
 ) -> None:
     """Answer a spoken question: text as it is thought, speech as it is made."""
@@ -98,7 +98,7 @@ def ask(
     io.check_question(question)
     if not text_only:
         io.check_writable(out)
-    pipeline = _load(model, cache, omega=omega)
+    pipeline = _load(model, cache, omega=omega, speak=not text_only)
     with contextlib.ExitStack() as stack:
         writer = None if text_only else stack.enter_context(io.WavWriter(out, pipeline.output_rate))
         metrics = _answer(pipeline, question, writer, show=not as_json)
@@ -253,7 +253,7 @@ def main() -> None:
     app()
 
 
-def _load(model: str, cache: Path | None, *, omega: int | None) -> Pipeline:
+def _load(model: str, cache: Path | None, *, omega: int | None, speak: bool = True) -> Pipeline:
     with _working(f"loading {model}"):
         from duologue.checkpoints import open_model
         from duologue.pipeline import Pipeline
@@ -264,7 +264,9 @@ def _load(model: str, cache: Path | None, *, omega: int | None) -> Pipeline:
         if not resolver.cached(name):  # apart from the rest: a download has a bar of its own
             resolver(name)
     with _working(f"loading {model}", announce=False):
-        settings = {} if omega is None else {"omega": omega}
+        settings: dict[str, Any] = {} if omega is None else {"omega": omega}
+        if not speak:
+            settings["speak"] = False
         return Pipeline.from_pretrained(model, resolver=resolver, settings=settings)
 
 

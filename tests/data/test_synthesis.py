@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,6 +166,18 @@ def test_several_processes_give_the_same_bytes(recipe, tmp_path):
     quiet(recipe, tmp_path / "one")
     quiet(dataclasses.replace(recipe, workers=2), tmp_path / "two")
     assert everything(tmp_path / "one") == everything(tmp_path / "two")
+
+
+def die(rows, tools):
+    """A step that takes its process with it."""
+    os._exit(3)
+
+
+def test_a_process_that_dies_ends_the_run_with_one_line(recipe, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    recipe = dataclasses.replace(recipe, steps=("instructions", "test_synthesis:die"), workers=2)
+    with pytest.raises(DataError, match="worker process died"):
+        quiet(recipe, tmp_path / "a")
 
 
 def test_another_recipe_does_not_mix_in(recipe, tmp_path):

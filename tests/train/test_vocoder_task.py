@@ -11,15 +11,8 @@ from torch.nn.functional import linear
 from duologue.data.teacher import HibariTeacher
 from duologue.errors import DataError
 from duologue.train.parts import load_part
-from duologue.train.vocoder_task import (
-    VocoderData,
-    VocoderTask,
-    audible,
-    fit_space,
-    prepare,
-    speak,
-    weights,
-)
+from duologue.train.vocoder_data import VocoderData, audible, fit_space, prepare, weights
+from duologue.train.vocoder_task import VocoderTask, speak
 from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
 
 TINY = SpectralVocoderConfig(dim=32, unit_hidden=32, step_hidden=32, rank=12)

@@ -58,7 +58,9 @@ def save_whisper(folder: Path, config: WhisperConfig = WHISPER) -> Path:
         data |= {f"{side}_attention_heads": config.heads, f"{side}_ffn_dim": config.ffn_dim}
         data |= {f"{side}_layers": getattr(config, f"{side}_layers")}
     (folder / "config.json").write_text(json.dumps(data))
-    weights = to_theirs(whisper_table(config, "huggingface"), Whisper(config).state_dict())
+    model = Whisper(config)
+    torch.nn.init.normal_(model.decoder.embedding.weight)  # frozen in training: large enough to write with
+    weights = to_theirs(whisper_table(config, "huggingface"), model.state_dict())
     save_file({key: value.clone() for key, value in weights.items()}, folder / "model.safetensors")
     tokenizer(("<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>")).save(str(folder / "tokenizer.json"))
     return folder

@@ -185,8 +185,9 @@ def load_model(
     find = resolver or Resolver()
 
     def artefact(role: str) -> Path:
-        """The file or folder of an outside part, by its role in config.json or by its own name."""
-        return find(folder.artefacts.get(role, role))
+        """The file or folder of an outside part, by its role in config.json or by its own name; or by a path there."""
+        name = folder.artefacts.get(role, role)
+        return Path(name) if Path(name).is_absolute() and Path(name).exists() else find(name)
 
     return known[folder.family].from_folder(folder, artefact, **parts)
 

@@ -7,6 +7,7 @@ character each. Either way a unit is an index, and CTC's blank is the index afte
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -27,12 +28,9 @@ class UnitInventory:
     def __post_init__(self):
         if not self.symbols:
             raise ConfigError("UnitInventory: need at least one symbol, got none")
-        twice = {symbol for symbol in self.symbols if self.symbols.count(symbol) > 1} if self._repeats() else set()
+        twice = sorted(symbol for symbol, count in Counter(self.symbols).items() if count > 1)
         if twice:
-            raise ConfigError(f"UnitInventory: every symbol once, got several of {sorted(twice)}")
-
-    def _repeats(self) -> bool:
-        return len(set(self.symbols)) != len(self.symbols)
+            raise ConfigError(f"UnitInventory: every symbol once, got several of {twice}")
 
     def __len__(self) -> int:
         return len(self.symbols)

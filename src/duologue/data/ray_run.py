@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ def run_with_ray(tasks: list[Task], config: SynthesisConfig) -> Iterator[None]:
         return
     if not ray.is_initialized():
         ray.init(
-            num_cpus=max(2, config.workers + 1), include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+            num_cpus=max(2, config.workers + 1),
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
         )
     ray.data.DataContext.get_current().enable_progress_bars = False
     absolute = [

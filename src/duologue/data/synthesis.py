@@ -259,7 +259,7 @@ def _work(task: Task) -> None:
 
 def _run_in_processes(tasks: list[Task], config: SynthesisConfig) -> Iterator[None]:
     import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 
     spawn = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of the libraries
     workers = min(config.workers, max(len(tasks), 1))
@@ -268,6 +268,10 @@ def _run_in_processes(tasks: list[Task], config: SynthesisConfig) -> Iterator[No
         for future in as_completed([pool.submit(_work, task) for task in tasks]):
             future.result()
             yield
+    except BrokenExecutor as error:
+        raise DataError(
+            "a worker process died, perhaps for want of memory: run again with fewer workers, it goes on from here"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -86,7 +86,7 @@ def synthetic(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Clip]:
-    """Held-out questions, voices and conditions in turn; question i is said by voice i modulo their number.
+    """Held-out questions; each voice in turn, a condition for every round of them, so that every pair of both occurs.
 
     Raises:
         DataError: a voice cannot speak on this machine.
@@ -96,8 +96,7 @@ def synthetic(
 
     def make(index: int) -> tuple[Array, str, str, str]:
         speaker = speakers[index % len(speakers)]
-        # Step through the conditions once for every round of voices, so that each voice meets each condition.
-        condition = conditions[(index + index // len(speakers)) % len(conditions)]
+        condition = conditions[index // len(speakers) % len(conditions)]
         rng = np.random.default_rng([seed, index])
         speech = _say(speaker, questions[index], int(rng.integers(2**31)))
         if condition == "babble" and not crowd:

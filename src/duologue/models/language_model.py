@@ -1,4 +1,4 @@
-"""Reads a language model of the Llama or Qwen shape with its tokenizer, from a GGUF file or a folder of transformers."""
+"""Reads a Llama- or Qwen-shaped language model with its tokenizer: a GGUF file, or a folder of transformers."""
 
 from __future__ import annotations
 

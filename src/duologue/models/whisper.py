@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from duologue.errors import ConfigError, ShapeError
 from duologue.nn.attention import CrossAttention, KVCache, Memory, SelfAttention, advance, attend, span
+from duologue.nn.init import embedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ class WhisperDecoder(nn.Module):
     def __init__(self, config: WhisperConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.embedding = embedding(config.vocab_size, config.dim)
         self.positions = nn.Parameter(torch.zeros(config.max_target, config.dim))
         self.layers = nn.ModuleList(DecoderBlock(config) for _ in range(config.decoder_layers))
         self.norm = nn.LayerNorm(config.dim, eps=config.norm_eps)

@@ -1,8 +1,8 @@
 """Low-rank adapters on linear layers, read and written in the files of the `peft` package.
 
-Source: LoRA (Hu et al. 2021, arXiv:2106.09685), equation 3. Ours sit on fused layers (query, key and value are one matrix,
-gate and up another); `peft` has one adapter for each part. Written out, A is repeated and the rows of B are split; read in,
-the ranks of the parts are stacked.
+Source: LoRA (Hu et al. 2021, arXiv:2106.09685), equation 3. Ours sit on fused layers (query, key and value are one
+matrix, gate and up another); `peft` has one adapter for each part. Written out, A is repeated and B is split;
+read in, the ranks of the parts are stacked.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from duologue.errors import CheckpointError, ConfigError
+from duologue.nn.quant import Int8Linear
 
 FILE, CONFIG, PREFIX = "adapter_model.safetensors", "adapter_config.json", "base_model.model."
 
 
 class Named(Protocol):
-    """A line of a family's weight table: one of our tensors, and theirs that are stacked in it (`models.weights.Entry`)."""
+    """A line of a family's weight table: one of our tensors, and those of theirs that are stacked in it."""
 
     @property
     def ours(self) -> str: ...
@@ -88,9 +89,7 @@ def add_lora(
         ConfigError: a target fits no linear layer, or a layer has an adapter already.
     """
     layers = {
-        name: layer
-        for name, layer in module.named_modules()
-        if name and (isinstance(layer, nn.Linear) or type(layer).__name__ == "Int8Linear")
+        name: layer for name, layer in module.named_modules() if name and isinstance(layer, (nn.Linear, Int8Linear))
     }
     if any(True for _ in lora_layers(module)):
         raise ConfigError("add_lora: the module has adapters already. Merge them first (merge_lora).")
@@ -147,7 +146,7 @@ def export_peft(module: nn.Module, folder: Path, table: Iterable[Named], *, base
     """Writes the adapters of `module` as `peft` reads them.
 
     Args:
-        table: of the family, in the names of transformers (`models.weights.transformer_table`).
+        table: of the module, in the names of transformers (`models.weights.transformer_table`).
         base: the name of the model that the adapters are for.
     Raises:
         ConfigError: no adapters, or one on a layer that the table lacks.
@@ -212,7 +211,7 @@ def import_peft(module: nn.Module, folder: Path, table: Iterable[Named]) -> list
                 f"{folder}: has an adapter for {leaves[0]}, but {name} is not a plain linear layer here"
             )
         rows = entry.rows or (int(layer.out_features),)  # type: ignore[arg-type]
-        parts = []
+        parts: list[tuple[Tensor | None, Tensor]] = []
         for leaf, pair, height in zip(leaves, keys, rows, strict=True):
             if pair[0] in tensors:
                 a, b = (_tensor(tensors, key, folder) for key in pair)

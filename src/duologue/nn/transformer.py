@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from duologue.errors import ConfigError, ShapeError
 from duologue.nn.attention import KVCache, RopeScaling, Rotary, SelfAttention, Span, advance, span
+from duologue.nn.init import embedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
-        self.embedding = nn.Embedding(config.vocab_size, config.dim)
+        self.embedding = embedding(config.vocab_size, config.dim)
         self.blocks = Blocks(config)
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
         self.head = None if config.tied_embeddings else nn.Linear(config.dim, config.vocab_size, bias=False)

@@ -1,8 +1,8 @@
 """Stage 1, answers: the adapter and low-rank changes to the language model, by cross-entropy on the answers.
 
 Half of the questions are read, half are heard: as text tokens, or as the listener's states through the adapter. So the
-model keeps what it knows of text, and an answer from speech becomes what an answer from text would be (the paper's
-stage 1, section 2.5 of arXiv:2409.06666, with the text path beside it). The listener is frozen; what it hears is cached.
+model keeps what it knows of text, and an answer from speech becomes what an answer from text would be (stage 1
+of arXiv:2409.06666, section 2.5, with the text path beside it). The listener is frozen; what it hears is cached.
 
 A row is: instructions, the user's turn, the question, the hand-over, the answer, the end of the turn. Only the answer's
 tokens and the end are labels: the state at the hand-over's last token predicts the answer's first.
@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from duologue.codecs.text import Message, TextCodec, load_tokenizer
 from duologue.data.batches import BatchConfig
 from duologue.data.manifest import Turn
-from duologue.errors import ConfigError, DataError
+from duologue.errors import CheckpointError, ConfigError, DataError
 from duologue.models.llama_omni.adapter import PieceTable, ReadoutAdapter, ReadoutConfig
 from duologue.models.llama_omni.listener import Heard
 from duologue.models.llama_omni.loading import fill_in
 from duologue.nn.attention import KVCache
-from duologue.nn.lora import add_lora, load_lora, lora_tensors
+from duologue.nn.lora import add_lora, lora_layers
 from duologue.nn.transformer import Transformer
 from duologue.train import features
 from duologue.train import rows as manifest
@@ -112,11 +112,11 @@ class _Answering:
         listener, tokenizer = load_listener(c.listener)
         shape = ReadoutConfig(state_dim=listener.config.whisper.dim, hidden_dim=c.hidden, llm_dim=llm.config.dim)
         adapter = ReadoutAdapter(shape)
-        add_lora(llm, rank=c.rank, alpha=c.alpha, within="blocks")
+        add_lora(llm, rank=c.rank, alpha=c.alpha, targets=("blocks.*",))
         if c.start:
             folder = find(c.start)
             load_part(adapter, "adapter", folder).train()
-            load_lora(llm, load_tensors(folder / "llm_lora.safetensors"), where=str(folder))
+            put_changes(llm, load_tensors(folder / "llm_lora.safetensors"), where=str(folder))
         table = PieceTable(load_tokenizer(tokenizer), self._codec, vocab_size=listener.config.end + 1)
         return AnswerModel(adapter, llm, table)
 
@@ -144,7 +144,7 @@ class _Answering:
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], AnswerBatch]]:
         c = self.config
         chosen = BatchConfig(folder=c.data, columns=COLUMNS, rows=c.rows, longest=c.longest, seed=seed)
-        for number, turns in manifest.stream([chosen], seed=seed, position=position):
+        for number, _, turns in manifest.stream([chosen], seed=seed, position=position):
             turns = [turn for turn in turns if turn.question.strip() and turn.answer.strip()]
             if not turns:
                 raise DataError(f"{c.data}: a whole batch without a question and an answer; need rows with both")
@@ -202,7 +202,7 @@ class _Answering:
         device, found = next(module.parameters()).device, {}
         turns = [
             turn
-            for turn in manifest.held_out([self.config.data], COLUMNS, most=4 * self.config.held_out)
+            for _, turn in manifest.held_out([self.config.data], COLUMNS, most=4 * self.config.held_out)
             if turn.id in self.heard and turn.answer.strip()
         ][: self.config.held_out]
         for name, hear in (("text", False), ("states", True)):
@@ -221,10 +221,32 @@ class _Answering:
         """adapter.safetensors, adapter.json, llm_lora.safetensors."""
         assert isinstance(module, AnswerModel)
         save_part(module.adapter, "adapter", folder)
-        save_file(
-            {name: value.cpu().contiguous() for name, value in lora_tensors(module.llm).items()},
-            folder / "llm_lora.safetensors",
-        )
+        save_file(changes(module.llm), folder / "llm_lora.safetensors")
+
+
+def changes(llm: Transformer) -> dict[str, Tensor]:
+    """The low-rank changes as a model folder holds them: `x.lora_A`, and `x.lora_B` with the scale in it."""
+    tensors = {}
+    for name, layer in lora_layers(llm):
+        tensors[f"{name}.lora_A"] = layer.lora_a.detach().cpu().clone()
+        tensors[f"{name}.lora_B"] = layer.lora_b.detach().cpu() * layer.scale
+    return tensors
+
+
+@torch.no_grad()
+def put_changes(llm: Transformer, tensors: dict[str, Tensor], *, where: str) -> None:
+    """The reverse of `changes`.
+
+    Raises:
+        CheckpointError: changes to other layers, or of another rank.
+    """
+    layers = dict(lora_layers(llm))
+    for name, layer in layers.items():
+        for part, own, scale in (("lora_A", layer.lora_a, 1.0), ("lora_B", layer.lora_b, layer.scale)):
+            given = tensors.get(f"{name}.{part}")
+            if given is None or given.shape != own.shape or len(tensors) != 2 * len(layers):
+                raise CheckpointError(f"{where}: {name}.{part} does not fit; use the same language model and rank")
+            own.copy_(given.float() / scale)
 
 
 def cross_entropy(model: AnswerModel, batch: AnswerBatch) -> Tensor:

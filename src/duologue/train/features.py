@@ -120,7 +120,7 @@ def groups(items: Sequence[Any], lengths: Sequence[int], most: int) -> Iterator[
 
 @torch.no_grad()
 def heard(turns: list[Turn], listener: Listener, *, longest: float = 28.0) -> dict[str, Ragged]:
-    """What the listener hears in each question: pieces, states, guesses. Questions in which it hears nothing are out."""
+    """What the listener hears in each question: pieces, states, guesses. Rows where it hears nothing are left out."""
     rows: dict[str, Ragged] = {}
     asked = [turn for turn in turns if turn.question_audio and 0.2 <= turn.question_seconds <= longest]
     clips = [(turn.id, torch.from_numpy(decode_flac(turn.question_audio, QUESTION_RATE))) for turn in asked]

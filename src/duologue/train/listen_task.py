@@ -84,7 +84,7 @@ class _Listening:
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], ListenBatch]]:
         c = self.config
         folders = [self._rows_of(folder, seed) for folder in (c.data, *c.more)]
-        for number, turns in manifest.stream(folders, seed=seed, position=position):
+        for number, _, turns in manifest.stream(folders, seed=seed, position=position):
             yield functools.partial(self._batch, turns, seed, number)
 
     def _rows_of(self, folder: str, seed: int) -> BatchConfig:
@@ -138,10 +138,9 @@ class _Listening:
     def _held_out(self) -> list[tuple[Utterance, str]]:
         c, rng = self.config, np.random.default_rng(3)
         columns = ("question", "question_spoken", "question_audio", "question_seconds")
-        turns = manifest.held_out((c.data, *c.more), columns, most=c.held_out)
-        spoken = [
-            (self._clip(turn), words_of(turn)) for turn in turns if SHORTEST <= turn.question_seconds <= c.longest
-        ]
+        found = manifest.held_out((c.data, *c.more), columns, most=c.held_out)
+        turns = [turn for _, turn in found if SHORTEST <= turn.question_seconds <= c.longest]
+        spoken = [(self._clip(turn), words_of(turn)) for turn in turns]
         return spoken + [(self._noise(rng, most=5 * SAMPLE_RATE), "") for _ in range(c.held_out_noises)]
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:

@@ -19,8 +19,10 @@ FIRST_DAY, DAYS = datetime.date(2025, 1, 1), 7 * 365  # days that training speak
 _DAY = re.compile(r"@(\d{4}-\d\d-\d\d)$")
 
 
-def stream(configs: Sequence[BatchConfig], *, seed: int, position: int) -> Iterator[tuple[int, list[Turn]]]:
-    """Endless batches with their positions, each from one folder, folders drawn by how many batches they have.
+def stream(configs: Sequence[BatchConfig], *, seed: int, position: int) -> Iterator[tuple[int, int, list[Turn]]]:
+    """Endless batches, each from one folder: its position in the stream, the folder's number, the rows.
+
+    Folders are drawn by how many batches they have.
 
     Args:
         position: batches already used; the stream begins there.
@@ -42,7 +44,8 @@ def stream(configs: Sequence[BatchConfig], *, seed: int, position: int) -> Itera
         _skip(folder, used[index])
     streams = [iter(folder) for folder in folders]
     while True:
-        yield position, next(streams[choice(position)])
+        index = choice(position)
+        yield position, index, next(streams[index])
         position += 1
 
 
@@ -53,13 +56,16 @@ def _skip(batches: Batches, count: int) -> None:
     batches.position = Position(epoch=epoch, batch=count)
 
 
-def held_out(folders: Sequence[str], columns: Sequence[str], *, most: int, split: str = "dev") -> list[Turn]:
-    """The first rows of a split, as many from each folder as there is room for; fewer where there are not so many."""
-    rows: list[Turn] = []
+def held_out(
+    folders: Sequence[str], columns: Sequence[str], *, most: int, split: str = "dev"
+) -> list[tuple[int, Turn]]:
+    """The first rows of a split with their folders' numbers, about as many from each folder, `most` in all."""
+    rows: list[tuple[int, Turn]] = []
     for number, folder in enumerate(folders, start=1):
         room = most * number // len(folders) - len(rows)
         if room > 0:
-            rows += [row for row in itertools.islice(read_rows(Path(folder), split=split, columns=columns), room)]
+            found = read_rows(Path(folder), split=split, columns=columns)
+            rows += [(number - 1, row) for row in itertools.islice(found, room)]
     return rows
 
 

@@ -11,11 +11,25 @@ from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from duologue import config as configs
 from duologue.errors import ConfigError, TrainError
 from duologue.train.loop import Result, TrainConfig, train
+
+
+class Work(Protocol):
+    """A stage that is no training, such as data to be made: a frozen dataclass, whose fields are its settings."""
+
+    @property
+    def name(self) -> str: ...
+
+    def run(self) -> None:
+        """Does what is not done yet."""
+        ...
+
+
+Stage = TrainConfig | Work
 
 
 def run(recipe: str, settings: Sequence[str] = (), *, resume: bool = False, out: str = "") -> list[Result]:
@@ -28,14 +42,19 @@ def run(recipe: str, settings: Sequence[str] = (), *, resume: bool = False, out:
         resume: go on with each stage where it was left; stages that are done are not run again.
         out: a folder that holds the stages' folders. A recipe function with a parameter `out` is given it; of another
             one the stages are placed at out/<name>.
+    Returns:
+        The results of the stages that train; others, such as data to be made, have none.
     Raises:
         TrainError: no such recipe, or one that cannot be loaded.
         ConfigError: a setting that fits no stage.
     """
     results = []
-    for config in with_settings(resolve(recipe, out=out), settings):
-        done = _finished(config) if resume else None
-        results.append(done or train(config, resume=resume))
+    for stage in with_settings(resolve(recipe, out=out), settings):
+        if isinstance(stage, TrainConfig):
+            done = _finished(stage) if resume else None
+            results.append(done or train(stage, resume=resume))
+        else:
+            stage.run()
     return results
 
 
@@ -49,13 +68,13 @@ def _finished(config: TrainConfig) -> Result | None:
     return result if result.steps == config.steps else None
 
 
-def resolve(recipe: str, *, out: str = "") -> list[TrainConfig]:
+def resolve(recipe: str, *, out: str = "") -> list[Stage]:
     """The stages of a recipe. See `run`."""
     function = find(recipe)
     takes_out = "out" in inspect.signature(function).parameters
     made = function(out=out) if out and takes_out else function()
     stages = list(made) if isinstance(made, (list, tuple)) else [made]
-    if not stages or not all(isinstance(stage, TrainConfig) for stage in stages):
+    if not stages or not all(isinstance(stage, TrainConfig) or _is_work(stage) for stage in stages):
         raise TrainError(f"{recipe}: a recipe must return a TrainConfig or a list of them, got {made!r}")
     names = [stage.name for stage in stages]
     if len(set(names)) < len(names):
@@ -63,6 +82,10 @@ def resolve(recipe: str, *, out: str = "") -> list[TrainConfig]:
     if out and not takes_out:
         stages = [replace(stage, out=str(Path(out) / stage.name)) for stage in stages]
     return stages
+
+
+def _is_work(stage: Any) -> bool:
+    return is_dataclass(stage) and hasattr(stage, "name") and callable(getattr(stage, "run", None))
 
 
 def find(recipe: str) -> Callable[..., Any]:
@@ -110,7 +133,7 @@ def _siblings(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def with_settings(stages: Sequence[TrainConfig], settings: Sequence[str]) -> list[TrainConfig]:
+def with_settings(stages: Sequence[Stage], settings: Sequence[str]) -> list[Stage]:
     """Applies `key=value` settings: to the run (`optimizer.lr=0.001`), or to its task (`task.llm=x`, or just `llm=x`).
 
     A setting goes to every stage that has the key; with the stage's name in front (`listen.steps=100`) to that one.
@@ -120,7 +143,8 @@ def with_settings(stages: Sequence[TrainConfig], settings: Sequence[str]) -> lis
     """
     stages = list(stages)
     for setting in settings:
-        fitting = [index for index, stage in enumerate(stages) if _fits(stage, setting)]
+        named = [index for index, stage in enumerate(stages) if setting.startswith(f"{stage.name}.")]
+        fitting = named or [index for index, stage in enumerate(stages) if _fits(stage, setting)]
         if not fitting:
             keys = sorted({key for stage in stages for key in _keys(stage)})
             raise ConfigError(
@@ -132,17 +156,20 @@ def with_settings(stages: Sequence[TrainConfig], settings: Sequence[str]) -> lis
     return stages
 
 
-def _keys(stage: TrainConfig) -> set[str]:
-    own = {field.name for field in fields(TrainConfig)}
-    return own | ({field.name for field in fields(stage.task)} if is_dataclass(stage.task) else set())
+def _keys(stage: Any) -> set[str]:
+    own = {field.name for field in fields(stage)}
+    task = getattr(stage, "task", None)
+    return own | ({field.name for field in fields(task)} if is_dataclass(task) else set())
 
 
-def _fits(stage: TrainConfig, setting: str) -> bool:
+def _fits(stage: Stage, setting: str) -> bool:
     key = setting.partition("=")[0].strip()
-    return key.startswith(f"{stage.name}.") or key.split(".")[0] in _keys(stage)
+    return key.split(".")[0] in _keys(stage)
 
 
-def _apply(stage: TrainConfig, setting: str) -> TrainConfig:
+def _apply(stage: Stage, setting: str) -> Stage:
+    if not isinstance(stage, TrainConfig):
+        return configs.override(stage, [setting])
     first = setting.partition("=")[0].strip().split(".")[0]
     if first == "task":
         return replace(stage, task=configs.override(stage.task, [setting.partition(".")[2]]))

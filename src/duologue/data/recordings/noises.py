@@ -103,7 +103,7 @@ _FOLDERS = (
     _Folder(
         source="opsound",
         package="asterisk-moh-opsound-g722",
-        licence="CC-BY-SA-2.5",
+        licence="CC-BY-SA-3.0",
         kind="music",
         below="usr/share/asterisk",
     ),

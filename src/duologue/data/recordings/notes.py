@@ -72,7 +72,6 @@ CODEC2: dict[str, tuple[str, Spans]] = {
         [
             (0.0, 3.0, "The navy attacked the big task force."),
             (3.0, 6.1, "The hat brim was wide and too droopy."),
-            (6.1, 9.1, "These days a chicken leg is a rare dish."),
             (9.1, 12.1, "The juice of lemons makes fine punch."),
             (12.1, 15.1, "The wagon moved on well oiled wheels."),
             (15.1, 18.1, "March the soldiers past the next hill."),
@@ -182,7 +181,7 @@ LINPHONE: dict[str, tuple[str, Spans]] = {
     "hello16000.wav": (
         "simon-morlat",
         _whole(
-            "Hello, this is Simon speaking, the main author of Linphone. If you can hear me, congratulations! "
+            "Hello, this is Simon speaking and the main author of Linphone. If you can hear me, congratulations! "
             "It seems everything is okay. Bye!"
         ),
     ),

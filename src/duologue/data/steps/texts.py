@@ -79,7 +79,8 @@ def _sample(rows: list[Turn], tools: Tools) -> None:
         opening=opening,
     )
     for row, text in zip(rows, texts, strict=True):
-        row.question = _first_question(text)
+        question = _first_question(text)
+        row.question = question if len(question.split()) >= len(opening.split()) + 2 else ""
 
 
 def _first_question(text: str) -> str:

@@ -67,18 +67,21 @@ class PieceTable(nn.Module):
 
     def __init__(self, listener: Tokenizer, llm: TextCodec, *, vocab_size: int, most: int = 4):
         super().__init__()
-        pieces = [listener.decode([index], skip_special_tokens=False) for index in range(vocab_size)]
-        self.register_buffer("ids_VP", self._spell(pieces, llm, most), persistent=False)
-        at_start = [piece.lstrip(" ") or piece for piece in pieces]
-        self.register_buffer("first_VP", self._spell(at_start, llm, most), persistent=False)
+        pieces = listener.decode_batch([[index] for index in range(vocab_size)], skip_special_tokens=False)
+        spelt = self._spell(pieces, llm, most)
+        self.register_buffer("ids_VP", spelt, persistent=False)
+        spaced = [index for index, piece in enumerate(pieces) if piece[:1] == " " and piece.strip(" ")]
+        first = spelt.clone()
+        first[spaced] = self._spell([pieces[index].lstrip(" ") for index in spaced], llm, most)
+        self.register_buffer("first_VP", first, persistent=False)
 
     @staticmethod
     def _spell(pieces: Sequence[str], llm: TextCodec, most: int) -> Tensor:
-        table = torch.full((len(pieces), most), -1)
-        for row, encoding in enumerate(llm.tokenizer.encode_batch(list(pieces), add_special_tokens=False)):
-            ids = encoding.ids[:most]
-            table[row, : len(ids)] = torch.tensor(ids)
-        return table
+        rows = [
+            (encoding.ids + [-1] * most)[:most]
+            for encoding in llm.tokenizer.encode_batch(list(pieces), add_special_tokens=False)
+        ]
+        return torch.tensor(rows, dtype=torch.int64).view(-1, most)
 
     def embed(self, ids_BTK: Tensor, embedding: nn.Module, first_B: Tensor) -> Tensor:
         """The mean of the language model's embeddings of each piece.

@@ -18,14 +18,13 @@ from torch import Tensor, nn
 from duologue import config as configs
 from duologue.codecs.text import load_tokenizer
 from duologue.errors import CheckpointError, ConfigError, PartError
-from duologue.models.gguf import read_llm
 from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
 from duologue.models.llama_omni.listener import Listener, ListenerConfig
 from duologue.models.llama_omni.listening import Ear, RecogniserHearing
 from duologue.models.llama_omni.model import LlamaOmni, OmniOptions
+from duologue.models.llama_omni.prepared import load_llm
 from duologue.models.llama_omni.speech_decoder import SpeechDecoder, SpeechDecoderConfig
-from duologue.nn.quant import quantize_int8, shape_like, unpack_int8
-from duologue.nn.transformer import Transformer
+from duologue.nn.quant import shape_like, unpack_int8
 from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
 
 PARTS = ("encoder", "adapter", "llm", "speech_decoder", "vocoder")
@@ -75,10 +74,9 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
         if name not in PARTS:
             raise PartError(f"there is no part {name!r}; the parts are {', '.join(PARTS)}")
     config = configs.from_dict(OmniConfig, folder.model, where=f"{folder.path}/config.json: model")
-    llm, codec = read_llm(artefact("llm"))
-    merge(llm, folder.tensors("llm_lora.safetensors"), where=f"{folder.path}/llm_lora.safetensors")
-    if config.int8:
-        quantize_int8(llm, activations="int8")
+    changes = folder.tensors("llm_lora.safetensors")
+    where = f"{folder.path}/llm_lora.safetensors"
+    llm, codec = load_llm(artefact("llm"), changes, where=where, int8=config.int8)
 
     def load(name: str, module: nn.Module) -> nn.Module:
         return load_packed(module, folder.tensors(f"{name}.safetensors"), where=f"{folder.path}/{name}.safetensors")
@@ -98,28 +96,8 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
     )
     for name, part in parts.items():
         model.replace_part(name, part)
+    model.warm_up()
     return model
-
-
-def merge(llm: Transformer, changes: Mapping[str, Tensor], *, where: str) -> None:
-    """Adds low-rank changes (`x.lora_A`, `x.lora_B`, scale within B) to the weights, in place.
-
-    Raises:
-        CheckpointError: a change to a layer that is not there, or of another size.
-    """
-    for name in changes:
-        if not name.endswith(".lora_A"):
-            continue
-        layer = name.removesuffix(".lora_A")
-        try:
-            weight = llm.get_submodule(layer).weight
-            assert isinstance(weight, nn.Parameter)
-            weight.data += (changes[f"{layer}.lora_B"].float() @ changes[name].float()).to(weight.dtype)
-        except (AttributeError, KeyError, RuntimeError) as error:
-            raise CheckpointError(
-                f"{where}: the change to {layer!r} does not fit the language model ({error}); "
-                "use the model that it was trained for"
-            ) from error
 
 
 def load_packed(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str) -> nn.Module:

@@ -259,6 +259,18 @@ class LlamaOmni:
                 hidden_BTD = self.llm(self.llm.embedding(token[:, None]), state, live_B)
         return self.text(answer).strip()
 
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Does everything once, so that the first question is answered as fast as the next ones."""
+        state, live_B = self.init_state(1), torch.tensor([True])
+        noise = torch.randn(1, self.spec.input_samples, generator=torch.Generator().manual_seed(0)) * 0.01
+        for _ in range(13):
+            self.listen(state, noise, live_B)
+        self.end_turn(state, live_B)
+        state.phase_B[:] = ANSWERING
+        for _ in range(4):
+            self.speak(state, live_B)
+
     # -- parts of it ------------------------------------------------------------------------------------------------
 
     def _begin(self, state: OmniState, live_B: Tensor) -> None:

@@ -1,0 +1,229 @@
+"""Stages that are no training: data to be made, and the finished parts put together as a model.
+
+Each is a `stages.Work`: begun by `stages.run` like the others, and what is done is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from duologue import config as configs
+from duologue.checkpoints import save_model
+from duologue.data.manifest import QUESTION_RATE, Turn, encode_flac, read_rows, shard_name, write_shard
+from duologue.errors import DataError, TrainError
+from duologue.models.llama_omni.adapter import ReadoutConfig
+from duologue.models.llama_omni.listener import ListenerConfig
+from duologue.models.llama_omni.loading import OmniConfig
+from duologue.models.llama_omni.speech_decoder import SpeechDecoderConfig
+from duologue.nn.quant import pack_int8
+from duologue.train.answer_task import SYSTEM
+from duologue.train.loop import Result
+from duologue.train.parts import TOKENIZER, find, load_language_model, load_tensors
+from duologue.train.state import write_whole
+from duologue.vocoders.spectral import SpectralVocoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataStage:
+    """Synthesises a data folder from a recipe for data."""
+
+    name: str
+    recipe: str  # FILE.py:FUNCTION, as for `duologue data synth`
+    out: str
+    text_model: str = "smollm2-135m-instruct"  # who writes text, where the recipe wants it
+    settings: tuple[str, ...] = ()  # changes to the recipe, a.b=c
+
+    def run(self) -> None:
+        from duologue.data.synthesis import synthesise
+        from duologue.models.text_model import LocalTextModel
+        from duologue.train.stages import find as find_recipe
+
+        recipe = configs.override(find_recipe(self.recipe)(), list(self.settings))
+        writer = LocalTextModel(*load_language_model(self.text_model, "bf16")) if recipe.text_model else None
+        synthesise(recipe, Path(self.out), text_model=writer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingsStage:
+    """Real people and real sounds as rows of a data folder, for the listener; see `data.recordings`."""
+
+    name: str
+    out: str
+    only: tuple[str, ...] = ()  # sources; empty: all that are to be had
+    longest: float = 16.0  # seconds; longer clips are left out
+    sounds: int = 200  # clips without words
+    dev: int = 40  # one clip of so many is held out
+
+    def run(self) -> None:
+        out = Path(self.out)
+        done = out / "done.json"
+        if done.exists() and json.loads(done.read_text(encoding="utf-8")) == configs.to_dict(self):
+            return
+        rows: list[Turn] = []
+        for number, row in enumerate(self._rows()):
+            rows.append(row)
+            row.split = "dev" if number % self.dev == 0 else "train"
+            if len(rows) == 256:
+                write_shard(out / "shards" / shard_name(number // 256), rows)
+                rows = []
+        if rows:
+            write_shard(out / "shards" / shard_name(number // 256), rows)
+        configs.save(self, done)
+
+    def _rows(self) -> Iterator[Turn]:
+        import numpy as np
+
+        from duologue.data.recordings import iterate_recordings, iterate_sounds
+
+        for clip in iterate_recordings("train", only=self.only or None):
+            audio = _at(QUESTION_RATE, clip.audio, clip.sample_rate)
+            if clip.text.strip() and 0.5 <= len(audio) / QUESTION_RATE <= self.longest:
+                yield _row(f"{clip.source}/{clip.name}", audio, clip.text.strip(), clip.speaker)
+        rng, left = np.random.default_rng(0), self.sounds
+        for sound in iterate_sounds("train") if left else ():
+            audio = _at(QUESTION_RATE, sound.audio, sound.sample_rate)
+            size = int(rng.uniform(0.8, 6) * QUESTION_RATE)
+            begin = int(rng.integers(0, max(1, len(audio) - size)))
+            if len(audio) >= QUESTION_RATE // 2 and left:
+                left -= 1
+                yield _row(f"{sound.source}/{sound.name}", audio[begin : begin + size], "", "")
+
+
+def _at(rate: int, audio: Any, found: int) -> Any:
+    if found == rate:
+        return audio
+    import soxr
+
+    return soxr.resample(audio, found, rate)
+
+
+def _row(name: str, audio: Any, text: str, speaker: str) -> Turn:
+    return Turn(
+        id=name,
+        source=name.partition("/")[0],
+        question=text,
+        question_spoken=text,
+        question_audio=encode_flac(audio, QUESTION_RATE),
+        question_seconds=len(audio) / QUESTION_RATE,
+        question_speaker=speaker,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextsStage:
+    """The answers of data folders as a text file, a line each, for the vocoder."""
+
+    name: str
+    data: tuple[str, ...]
+    out: str  # the file
+    most: int = 4000
+
+    def run(self) -> None:
+        lines: dict[str, None] = {}
+        for folder in self.data:
+            for row in read_rows(Path(folder), split="train", columns=("answer",)):
+                lines.setdefault(" ".join(row.answer.split()), None)
+        kept = [line for line in lines if line]
+        if not kept:
+            raise DataError(f"{', '.join(self.data)}: no answers to make texts of")
+        every = max(1, len(kept) // self.most)  # from all over the data
+        text = "\n".join(kept[::every][: self.most]) + "\n"
+        write_whole(Path(self.out), lambda part: part.write_text(text, encoding="utf-8"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStage:
+    """A model folder from what the stages exported."""
+
+    name: str
+    listen: str  # the folders of the runs
+    answers: str
+    speech: str
+    vocoder: str
+    out: str  # the model folder
+    llm: str = "smollm2-135m-instruct"
+    system: str = SYSTEM
+    data: str = ""  # a data folder: a question of its split test becomes hello.wav
+    int8: bool = True  # large matrices of listener and speech decoder
+    changes: tuple[str, ...] = field(default=())  # settings of the model's config, such as omega=20
+
+    def run(self) -> None:
+        folders = {role: Path(getattr(self, role)) / "export" for role in ("listen", "answers", "speech", "vocoder")}
+        for role, folder in folders.items():
+            if not folder.is_dir():
+                raise TrainError(f"{folder}: nothing is there. Run the stage {role!r} to its end first.")
+        model = OmniConfig(
+            listener=configs.load(ListenerConfig, folders["listen"] / "listener.json"),
+            adapter=configs.load(ReadoutConfig, folders["answers"] / "adapter.json"),
+            speech_decoder=configs.load(SpeechDecoderConfig, folders["speech"] / "speech_decoder.json"),
+            vocoder=configs.load(SpectralVocoderConfig, folders["vocoder"] / "vocoder.json"),
+            system=self.system,
+        )
+        files: dict[str, bytes | Path] = {TOKENIZER: folders["listen"] / TOKENIZER}
+        hello = self._hello()
+        if hello:
+            files["hello.wav"] = hello
+        llm = Path(self.llm).expanduser()
+        save_model(
+            self.out,
+            family="llama_omni",
+            model=configs.override(model, list(self.changes)),
+            tensors={
+                "listener.safetensors": self._packed(folders["listen"] / "listener.safetensors"),
+                "adapter.safetensors": _half(load_tensors(folders["answers"] / "adapter.safetensors")),
+                "llm_lora.safetensors": _half(load_tensors(folders["answers"] / "llm_lora.safetensors")),
+                "speech_decoder.safetensors": self._packed(folders["speech"] / "speech_decoder.safetensors"),
+                "vocoder.safetensors": _half(load_tensors(folders["vocoder"] / "vocoder.safetensors")),
+            },
+            files=files,
+            artefacts={"llm": str(find(self.llm).resolve()) if llm.exists() else self.llm},
+            card=self._card(),
+        )
+
+    def _packed(self, path: Path) -> dict[str, Tensor]:
+        tensors = load_tensors(path)
+        return pack_int8(tensors, rest=torch.float16) if self.int8 else _half(tensors)
+
+    def _hello(self) -> bytes:
+        """A spoken question, as a WAV file."""
+        import io
+
+        import soundfile
+
+        rows = read_rows(Path(self.data), split="test", columns=("question_audio",)) if self.data else iter(())
+        for row in rows:
+            if row.question_audio:
+                audio, rate = soundfile.read(io.BytesIO(row.question_audio), dtype="int16")
+                out = io.BytesIO()
+                soundfile.write(out, audio, rate, format="WAV", subtype="PCM_16")
+                return out.getvalue()
+        return b""
+
+    def _card(self) -> str:
+        """What each part was trained from, for how long, and how good it is by its own measure."""
+        lines = [f"# {Path(self.out).name}", "", f"Language model: {self.llm}, with low-rank changes.", ""]
+        lines += ["| part | steps | time | held-out measures | trained on |", "| --- | --- | --- | --- | --- |"]
+        for role in ("listen", "answers", "speech", "vocoder"):
+            path = Path(getattr(self, role)) / "result.json"
+            if path.is_file():
+                result = configs.load(Result, path)
+                found = ", ".join(f"{key} {value:.4g}" for key, value in result.evaluation.items())
+                lines.append(
+                    f"| {role} | {result.exported_step} | {result.seconds / 60:.0f} min | {found} | {result.machine} |"
+                )
+        return "\n".join([*lines, "", "What it was trained on, under which licences:", self._data()])
+
+    def _data(self) -> str:
+        card = Path(self.data) / "README.md" if self.data else None
+        return "\n" + card.read_text(encoding="utf-8") if card and card.is_file() else ""
+
+
+def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}

@@ -1,0 +1,174 @@
+"""The recipe of mini, whole, on parts of a few thousand numbers: stage by stage to a folder that answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+from train import tiny
+
+from duologue.checkpoints import open_model
+from duologue.data.manifest import read_rows
+from duologue.data.synthesis import synthesise
+from duologue.errors import TrainError
+from duologue.pipeline import Pipeline
+from duologue.train import TrainConfig, train
+from duologue.train.rows import day_of
+from duologue.train.stages import resolve, with_settings
+from duologue.train.work import ModelStage, TextsStage
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SMALL = [
+    "steps=2",
+    "optimizer.warmup=1",
+    "eval_every=0",
+    "save_every=1000",
+    "device=cpu",
+    "dtype=fp32",
+    "rank=2",
+    "hidden=8",
+    "rows=4",
+    "listen.seconds=3.0",
+    "listen.held_out=2",
+    "listen.held_out_noises=1",
+    "answers.held_out=2",
+    "speech.held_out=2",
+    "speech.prosody_after=1",
+    'speech.decoder={"dim": 16, "layers": 1, "heads": 2, "ffn_dim": 16, "upsample": 4, "grid_dim": 16, "kernel": 3}',
+    'vocoder.vocoder={"dim": 8, "unit_hidden": 8, "step_hidden": 8, "rank": 4}',
+    "vocoder.held_out=1",
+    "vocoder.most=6",
+    "vocoder.frames=400",
+]
+
+
+def small(out: Path, *, llm: Path, whisper: Path) -> dict[str, object]:
+    """The stages of mini at the smallest size, by name, with the data there already."""
+    settings = [*SMALL, f"llm={llm}", f"listen.listener={whisper}"]
+    stages = with_settings(resolve(f"{RECIPES / 'mini.py'}:mini", out=str(out)), settings)
+    for name in ("talk", "questions", "words", "people"):
+        tiny.save_data(out / "data" / name, rows=12)
+    return {stage.name: stage for stage in stages}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Every stage run in order, as `duologue train mini` does it."""
+    path = tmp_path_factory.mktemp("mini")
+    whisper = tiny.save_whisper(path / "parts" / "whisper")
+    llm = tiny.save_llm(path / "parts" / "llm", "llama", tiny.LLAMA)
+    stages = small(path / "run", llm=llm, whisper=whisper)
+    results = {}
+    for name in ("texts", "listen", "answers", "speech", "vocoder", "model"):
+        stage = stages[name]
+        results[name] = train(stage) if isinstance(stage, TrainConfig) else stage.run()
+    return path / "run", results
+
+
+def test_every_stage_runs_and_is_judged_by_its_own_measure(made):
+    _, results = made
+    measures = {name: set(result.evaluation) for name, result in results.items() if result is not None}
+    assert {"wer", "invented"} == measures["listen"]
+    assert {"text", "states"} == measures["answers"]
+    assert {"unit_error_rate", "length", "pitch", "energy"} == measures["speech"]
+    assert measures["vocoder"]
+
+
+def test_the_model_folder_is_whole_and_answers(made):
+    folder = made[0] / "model"
+    opened = open_model(folder)
+    parts = {"listener", "adapter", "llm_lora", "speech_decoder", "vocoder"}
+    assert {f"{part}.safetensors" for part in parts} | {"listener_tokenizer.json", "hello.wav"} == set(opened.files)
+    card = (folder / "MODEL_CARD.md").read_text()
+    assert all(f"| {role} | 2 |" in card for role in ("listen", "answers", "speech", "vocoder"))
+    for seconds in (None, 0.3):  # its own question, and then one more: the weights were found and kept
+        pipe = Pipeline.from_pretrained(folder, settings={"longest_answer": 8})
+        answer = pipe(folder / "hello.wav")
+        assert answer.sample_rate == 24_000 and isinstance(answer.text, str), seconds
+
+
+def test_a_part_that_is_missing_is_named(made, tmp_path):
+    stage = ModelStage(
+        name="model",
+        listen=str(made[0] / "listen"),
+        answers=str(tmp_path / "answers"),
+        speech=str(made[0] / "speech"),
+        vocoder=str(made[0] / "vocoder"),
+        out=str(tmp_path / "model"),
+    )
+    with pytest.raises(
+        TrainError, match=r"answers/export: nothing is there\. Run the stage 'answers' to its end first"
+    ):
+        stage.run()
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_qwen_and_a_larger_encoder_go_through_the_same_recipe(tmp_path):
+    larger = dataclasses.replace(tiny.WHISPER, dim=48, encoder_layers=2, num_mels=20)
+    whisper = tiny.save_whisper(tmp_path / "whisper", larger)
+    llm = tiny.save_llm(tmp_path / "qwen", "qwen2", tiny.QWEN)
+    stages = small(tmp_path / "run", llm=llm, whisper=whisper)
+    for name in ("listen", "answers"):
+        train(stages[name])
+    shape = json.loads((tmp_path / "run" / "answers" / "export" / "adapter.json").read_text())
+    assert (shape["state_dim"], shape["llm_dim"]) == (48, tiny.QWEN.dim)
+
+
+def test_the_data_comes_first_and_the_model_last():
+    stages = resolve(f"{RECIPES / 'mini.py'}:mini")
+    names = ["talk", "questions", "words", "people", "texts", "listen", "answers", "speech", "vocoder", "model"]
+    assert [stage.name for stage in stages] == names
+    for stage in stages:  # every part is named that can be exchanged
+        assert not isinstance(stage, TrainConfig) or stage.out.startswith("runs/mini/")
+    changed = with_settings(stages, ["llm=models/larger"])
+    assert [getattr(getattr(stage, "task", stage), "llm", None) for stage in changed[-5:]] == [
+        None,
+        "models/larger",
+        "models/larger",
+        None,
+        "models/larger",
+    ]
+
+
+def test_texts_are_those_of_the_answers_each_once(tmp_path):
+    tiny.save_data(tmp_path / "data")
+    stage = TextsStage(name="texts", data=(str(tmp_path / "data"),), out=str(tmp_path / "texts.txt"))
+    stage.run()
+    lines = (tmp_path / "texts.txt").read_text().splitlines()
+    assert sorted(lines) == sorted({row.answer for row in read_rows(tmp_path / "data", split="train")})
+
+
+@pytest.fixture(scope="module")
+def data_mini():
+    from duologue.train.stages import find
+
+    return lambda name: find(f"{RECIPES / 'data_mini.py'}:{name}")()
+
+
+def test_answers_about_today_are_written_for_several_days(data_mini, tmp_path):
+    source = tmp_path / "qa.jsonl"
+    asked = [
+        ("What day is it today?", "It's {weekday}, {date}, {year}."),
+        ("Is it cold at the pole?", "Yes, it is very cold."),
+    ]
+    source.write_text("\n".join(json.dumps({"question": q, "answer": a}) for q, a in asked))
+    recipe = data_mini("small")
+    sources = (dataclasses.replace(recipe.sources[0], path=str(source)),)
+    steps = tuple(step for step in recipe.steps if step not in ("speech", "units"))
+    synthesise(dataclasses.replace(recipe, sources=sources, steps=steps), tmp_path / "out", progress=False)
+    rows = list(read_rows(tmp_path / "out"))
+    dated = [row for row in rows if day_of(row.id)]
+    assert len(rows) == len(dated) + 1 and len(dated) > 8
+    assert len({row.answer for row in dated}) == len(dated) and not any("{" in row.answer for row in rows)
+    for row in dated:
+        assert day_of(row.id).strftime("It's %A, %B ") in row.answer
+
+
+def test_lists_of_words_are_spoken_for_the_speech_decoder(data_mini, tmp_path):
+    recipe = dataclasses.replace(data_mini("words"), sources=(), sampled=3, workers=1)
+    synthesise(recipe, tmp_path, progress=False)
+    rows = list(read_rows(tmp_path))
+    assert len(rows) == 3 and all(row.units and len(row.unit_prosody) == 3 * len(row.units) for row in rows)
+    assert len({row.answer for row in rows}) == 3 and all(len(row.answer.split()) >= 5 for row in rows)
