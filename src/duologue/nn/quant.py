@@ -1,12 +1,14 @@
 """Weights in int8: half the memory traffic of bf16 when decoding on a CPU, a quarter of float32 on disk.
 
-Every row (output channel) has a scale of its own and no offset: weight = int8 * scale. Two ways to multiply:
+Every row (output channel) has a scale of its own and no offset: weight = int8 * scale. Three ways to multiply:
 
 - `activations="bf16"`: only the weights are int8 (torch's `_weight_int8pack_mm`). Its error is the weights' rounding.
   Fast for a few rows at a time; for many the weights are expanded to bf16 at each call.
 - `activations="int8"`: each row of the input is rounded to 8 bits by its own largest value as well (so that slots and
   steps do not influence each other), and the whole product is one of integers (fbgemm with VNNI). The fastest for many
   rows and for large heads; its error grows with outliers in the input. Needs an x86 CPU, else it is as the first way.
+- `activations="int16"`: the same with each number of the input as two int8 digits, which are two rows of one product. The
+  error is again the weights' rounding alone, and for a few rows it costs hardly more, for weights are what takes time.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 
 from duologue.errors import ShapeError
 
-ACTIVATIONS = ("bf16", "int8")
+ACTIVATIONS = ("bf16", "int8", "int16")
 EXPAND_FROM = 24  # rows from which expanding the weights to bf16 is faster than the int8 kernel
 
 
@@ -53,7 +55,7 @@ class Int8Matrix(nn.Module):
         super().__init__()
         if int8.dim() != 2 or scale.shape != int8.shape[:1] or activations not in ACTIVATIONS:
             raise ShapeError(
-                f"Int8Matrix: need [out, in] with a scale a row and activations of {' or '.join(ACTIVATIONS)}, got "
+                f"Int8Matrix: need [out, in] with a scale a row and activations of {', '.join(ACTIVATIONS)}, got "
                 f"{tuple(int8.shape)}, {tuple(scale.shape)}, {activations!r}"
             )
         self.register_buffer("int8", int8)
@@ -66,7 +68,7 @@ class Int8Matrix(nn.Module):
         if (x.requires_grad and torch.is_grad_enabled()) or x.device.type != "cpu":
             return F.linear(x, self.expanded(x.dtype), bias)
         flat = x.reshape(-1, x.shape[-1])
-        if self.activations == "int8" and has_integer_product():
+        if self.activations != "bf16" and has_integer_product():
             y = self._integer_product(flat)
         elif len(flat) >= EXPAND_FROM or self.shape[1] % 16:
             y = F.linear(flat.to(torch.bfloat16), self.expanded(torch.bfloat16))
@@ -90,8 +92,18 @@ class Int8Matrix(nn.Module):
             self._packed = _pack(self.int8, self.scale)
         levels = 127 if torch.cpu._is_vnni_supported() else 63  # older CPUs add two products in 16 bits
         peak_M1 = x_MD.abs().amax(-1, keepdim=True).float().clamp_min(1e-20)
+        x_MD = x_MD.float() / peak_M1
+        if self.activations == "int8":
+            return self._multiply(x_MD, levels) * peak_M1
+        high_MD = (x_MD * levels).round_().div_(levels)
+        both = torch.cat([high_MD, (x_MD - high_MD).mul_(2 * levels)])  # what rounding left is at most half a level
+        high, low = self._multiply(both, levels).chunk(2)
+        return high.add_(low, alpha=0.5 / levels).mul_(peak_M1)
+
+    def _multiply(self, x_MD: Tensor, levels: int) -> Tensor:
+        """The product with x in [-1, 1], rounded to `levels` steps each way."""
         multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        return multiply(x_MD.float() / peak_M1, 1 / levels, levels, self._packed) * peak_M1
+        return multiply(x_MD, 1 / levels, levels, self._packed)
 
     @classmethod
     def __torch_function__(
@@ -186,7 +198,7 @@ def set_activations(module: nn.Module, activations: str) -> None:
         ShapeError: an unknown way.
     """
     if activations not in ACTIVATIONS:
-        raise ShapeError(f"set_activations: need {' or '.join(ACTIVATIONS)}, got {activations!r}")
+        raise ShapeError(f"set_activations: need {', '.join(ACTIVATIONS)}, got {activations!r}")
     for matrix in module.modules():
         if isinstance(matrix, Int8Matrix):
             matrix.activations, matrix._packed = activations, None
@@ -260,7 +272,7 @@ def shape_like(module: nn.Module, tensors: Mapping[str, Tensor], *, activations:
 
 
 def has_integer_product() -> bool:
-    """Whether this CPU and this torch can do `activations="int8"`."""
+    """Whether this CPU and this torch can do `activations="int8"` and `"int16"`."""
     return (
         "fbgemm" in torch.backends.quantized.supported_engines
         and hasattr(torch.ops.quantized, "linear_with_input_q_dq_qweight_dq_output_fp32")

@@ -131,7 +131,7 @@ class _Answering:
     def heard(self) -> features.RowCache:
         """What the listener hears in every question of the data."""
         c = self.config
-        listener, _ = load_listener(c.listener)
+        listener = features.to_card(load_listener(c.listener)[0])
         return features.cached(
             c.data,
             f"heard-{fingerprint(listener)}",

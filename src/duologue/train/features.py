@@ -10,12 +10,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from duologue.codecs.text import Message, TextCodec
 from duologue.data.manifest import QUESTION_RATE, Turn, decode_flac, read_shard, shard_paths
@@ -27,6 +27,7 @@ from duologue.train.progress import Bar
 from duologue.train.rows import FIRST_DAY, day_of
 from duologue.train.state import write_whole
 
+M = TypeVar("M", bound=nn.Module)
 Ragged = dict[str, Tensor]  # of one row; all its tensors have the same first axis
 
 
@@ -96,7 +97,8 @@ def cached(
     bar = Bar(name.rpartition("-")[0], step=0, steps=len(missing), every=1) if missing else None
     try:
         for number, shard in enumerate(missing, start=1):
-            made = make(read_shard(shard, columns=columns))
+            with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+                made = make(read_shard(shard, columns=columns))
             write_cache(place / f"{shard.stem}.safetensors", made, like)
             if bar:
                 bar.step({"step": number})
@@ -104,6 +106,11 @@ def cached(
         if bar:
             bar.close()
     return RowCache([place / f"{shard.stem}.safetensors" for shard in shards])
+
+
+def to_card(module: M) -> M:
+    """Moves a frozen part to a card where there is one, to work through the data sooner."""
+    return module.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def groups(items: Sequence[Any], lengths: Sequence[int], most: int) -> Iterator[list[Any]]:

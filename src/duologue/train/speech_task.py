@@ -107,12 +107,13 @@ class _Speaking:
             last: nn.Linear = decoder.prosody[-1]  # type: ignore[assignment]
             with torch.no_grad():
                 last.bias.copy_(torch.tensor(TYPICAL))
-        return SpeechModel(decoder, self._llm[0].embedding.weight.detach().float())
+        return SpeechModel(decoder, self._llm[0].embedding.weight.detach().float().cpu())
 
     @functools.cached_property
     def states(self) -> list[features.RowCache]:
         """What the language model thinks as it writes each answer, a cache a folder."""
         c, (llm, codec) = self.config, self._llm
+        features.to_card(llm)
         name = f"answers-{fingerprint(llm)}"
         make = functools.partial(features.answer_states, llm=llm, codec=codec, system=c.system)
         like = features.answer_states_like(llm)
@@ -154,7 +155,8 @@ class _Speaking:
         turns = [turn for _, turn in rows]
         for index, turn in rows:
             row = self.states[index][turn.id]
-            states.append(torch.cat([row["states"], row["states"][-1:].expand(flush, -1)]).float())
+            thoughts_TD = row["states"].float()
+            states.append(torch.cat([thoughts_TD, thoughts_TD[-1:].expand(flush, -1)]))
             ids.append(torch.cat([row["ids"], row["ids"][-1:].expand(flush)]).long())
         pad = functools.partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
         return SpeechBatch(
