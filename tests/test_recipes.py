@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from train import tiny
 
 from duologue.checkpoints import open_model
@@ -24,7 +27,7 @@ SMALL = [
     "steps=2",
     "optimizer.warmup=1",
     "eval_every=0",
-    "save_every=1000",
+    "save_every=1",
     "device=cpu",
     "dtype=fp32",
     "rank=2",
@@ -107,6 +110,22 @@ def test_a_setting_with_a_stages_name_goes_to_it_alone():
     by_name = {stage.name: stage for stage in stages}
     assert by_name["listen"].task.rows == 3 and by_name["answers"].task.rows == 16
     assert by_name["model"].listen == "elsewhere"
+
+
+@pytest.mark.parametrize("name", ["listen", "answers", "speech"])
+def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(made, tmp_path, name):
+    """As if it had died in its last step: dropout, noise, masks and what is heard or read are drawn again alike."""
+    whole = made[0] / name
+    shutil.copytree(whole / "checkpoints", tmp_path / "checkpoints")
+    newest = sorted((tmp_path / "checkpoints").iterdir())[-1]
+    newest.unlink()
+    before = {path.name: load_file(path) for path in (whole / "export").glob("*.safetensors")}
+    stage = small(made[0], llm=made[0].parent / "parts" / "llm", whisper=made[0].parent / "parts" / "whisper")[name]
+    result = train(dataclasses.replace(stage, out=str(tmp_path)), resume=True)
+    assert before and result.steps == 2
+    for file, tensors in before.items():
+        after = load_file(result.export / file)
+        assert tensors.keys() == after.keys() and all(torch.equal(tensors[key], after[key]) for key in tensors), file
 
 
 def test_a_part_that_is_missing_is_named(made, tmp_path):

@@ -43,7 +43,7 @@ def _codec(tokenizer: Tokenizer, data: dict[str, Any], path: Path) -> TextCodec:
     end = data.get("eos_token_id")
     end = end[0] if isinstance(end, list) and end else end
     turn_end, of_text = tokenizer.token_to_id("<|im_end|>"), tokenizer.token_to_id("<|endoftext|>")
-    known = [token for token in (turn_end, end, of_text) if token is not None]
+    known = [int(token) for token in (turn_end, end, of_text) if isinstance(token, int)]
     if not known:
         raise CheckpointError(
             f"{path}: no token ends a turn; config.json needs eos_token_id, or the tokenizer <|im_end|>"

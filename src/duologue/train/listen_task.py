@@ -223,7 +223,8 @@ def batches(
     while True:
         rng = np.random.default_rng((seed, epoch))
         lengths = np.array([len(u.audio) for u in utterances]) * rng.uniform(0.9, 1.1, len(utterances))
-        order, groups, group = np.argsort(lengths), [], []
+        order, groups = np.argsort(lengths), list[list[int]]()
+        group: list[int] = []
         for index in order:
             if group and (len(group) + 1) * lengths[index] > seconds * SAMPLE_RATE:
                 groups.append(group)

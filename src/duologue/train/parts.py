@@ -95,11 +95,14 @@ def listener_config(whisper: Whisper, tokenizer: Tokenizer, *, where: str) -> Li
     names = ["<|endoftext|>", "<|startoftranscript|>", "<|notimestamps|>"]
     if whisper.config.vocab_size >= 51_865:  # as Whisper's own code tells them apart
         names[2:2] = ["<|en|>", "<|transcribe|>"]
-    ids = [tokenizer.token_to_id(name) for name in names]
-    if None in ids:
-        raise CheckpointError(f"{where}: the tokenizer has no {names[ids.index(None)]}; need Whisper's tokenizer.json")
+    ids = {name: tokenizer.token_to_id(name) for name in names}
+    found = [index for index in ids.values() if index is not None]
+    if len(found) < len(names):
+        missing = next(name for name, index in ids.items() if index is None)
+        raise CheckpointError(f"{where}: the tokenizer has no {missing}; need Whisper's tokenizer.json")
+    end, *prompt = found
     return ListenerConfig(
-        whisper=whisper.config, prompt=tuple(ids[1:]), end=ids[0], text_tokens=ids[0], candidates=min(16, ids[0])
+        whisper=whisper.config, prompt=tuple(prompt), end=end, text_tokens=end, candidates=min(16, end)
     )
 
 

@@ -114,7 +114,7 @@ class _Speaking:
         """What the language model thinks as it writes each answer, a cache a folder."""
         c, (llm, codec) = self.config, self._llm
         features.to_card(llm)
-        name = f"answers-{fingerprint(llm)}"
+        name = f"thoughts-{fingerprint(llm)}"
         make = functools.partial(features.answer_states, llm=llm, codec=codec, system=c.system)
         like = features.answer_states_like(llm)
         columns, caches = ("question", "answer", "units"), []
