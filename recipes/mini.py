@@ -4,7 +4,7 @@ make mini                                              # all of it; stopped and 
 duologue train mini --resume --set llm=models/larger   # the same recipe round another Llama- or Qwen-shaped model
 duologue train mini:listen --resume                    # one stage of it
 
-The steps, batches and rates are those with which the shipped mini was trained (docs/training.md).
+Where the steps, batches and rates come from: docs/training.md.
 """
 
 from __future__ import annotations

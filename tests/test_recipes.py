@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,13 +15,14 @@ from train import tiny
 
 from duologue.checkpoints import open_model
 from duologue.data.manifest import read_rows
+from duologue.data.recordings import Recording, Sound
 from duologue.data.synthesis import synthesise
 from duologue.errors import TrainError
 from duologue.pipeline import Pipeline
 from duologue.train import TrainConfig, run, train
 from duologue.train.rows import day_of
 from duologue.train.stages import resolve, with_settings
-from duologue.train.work import ModelStage, TextsStage
+from duologue.train.work import DataStage, ModelStage, RecordingsStage, TextsStage
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SMALL = [
@@ -169,6 +171,39 @@ def test_the_data_comes_first_and_the_model_last():
         None,
         "models/larger",
     ]
+
+
+def test_data_is_made_by_a_stage_and_not_again(tmp_path):
+    settings = ("sources=[]", "sampled=2", "workers=1")
+    stage = DataStage(
+        name="words", recipe=f"{RECIPES / 'data_mini.py'}:words", out=str(tmp_path / "words"), settings=settings
+    )
+    stage.run()
+    shard = next((tmp_path / "words" / "shards").glob("*.parquet"))
+    made_at = shard.stat().st_mtime_ns
+    stage.run()
+    assert len(list(read_rows(tmp_path / "words"))) == 2 and shard.stat().st_mtime_ns == made_at
+
+
+def test_recordings_become_rows_and_sounds_rows_without_words(tmp_path, monkeypatch):
+    noise = np.random.default_rng(0).uniform(-0.1, 0.1, 48_000).astype(np.float32)
+    about = {"sample_rate": 24_000, "source": "s", "licence": "x"}
+    people = [
+        Recording(audio=noise, text=f"line {n}", name=str(n), speaker="p", kind="reading", **about) for n in range(300)
+    ]
+    people.append(dataclasses.replace(people[0], text=" ", name="no words"))
+    sounds = [Sound(audio=noise, name=f"sound {n}", kind="music", **about) for n in range(5)]
+    monkeypatch.setattr("duologue.data.recordings.iterate_recordings", lambda split, only=None: iter(people))
+    monkeypatch.setattr("duologue.data.recordings.iterate_sounds", lambda split: iter(sounds))
+    stage = RecordingsStage(name="people", out=str(tmp_path), sounds=3, dev=100)
+    stage.run()
+    rows = list(read_rows(tmp_path))
+    assert [row.question for row in rows] == [f"line {n}" for n in range(300)] + [""] * 3
+    assert [row.id for row in rows if row.split == "dev"] == ["s/0", "s/100", "s/200", "s/sound 0"]
+    assert rows[0].question_seconds == pytest.approx(2.0) and len({row.id for row in rows}) == 303
+    people.clear()
+    stage.run()  # done already
+    assert len(list(read_rows(tmp_path))) == 303
 
 
 def test_texts_are_those_of_the_answers_each_once(tmp_path):

@@ -12,8 +12,10 @@ from duologue.nn.quant import (
     Int8Linear,
     dequantize,
     from_int8,
+    has_integer_product,
     pack_int8,
     quantize_int8,
+    release,
     set_activations,
     shape_like,
     to_int8,
@@ -64,7 +66,10 @@ def test_the_product_is_that_of_the_rounded_weights(rows, dtype, activations):
         y = layer(x.to(dtype))
         wanted = F.linear(x, from_int8(*to_int8(exact.weight)), exact.bias)
     assert y.dtype == dtype and y.shape == wanted.shape
-    assert error(y, wanted) < {"bf16": 0.006, "int8": 0.02, "int16": 0.0003 if dtype == torch.float32 else 0.006}[activations]
+    assert (
+        error(y, wanted)
+        < {"bf16": 0.006, "int8": 0.02, "int16": 0.0003 if dtype == torch.float32 else 0.006}[activations]
+    )
     assert error(y, exact(x).detach()) < 0.025
 
 
@@ -140,6 +145,24 @@ def test_loading_other_weights_takes_effect_after_a_first_use(activations):
         first, second = layers[0](x), layers[1](x)
         layers[0].load_state_dict(layers[1].state_dict())
         assert torch.equal(layers[0](x), second) and not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("activations", WAYS)
+def test_released_weights_give_the_same_numbers_and_the_same_state_dict(model, activations):
+    ids_BT = torch.randint(0, SMALL.vocab_size, (2, 5))
+    quantize_int8(model, activations=activations)
+    before, tensors = logits(model, ids_BT), {name: t.clone() for name, t in model.state_dict().items()}
+    release(model)
+    held = [layer.weight.int8.numel() for layer in model.modules() if isinstance(layer, Int8Linear)]
+    assert (sum(held) == 0) == (activations != "bf16" and has_integer_product())
+    for each in (model, copy.deepcopy(model)):
+        assert torch.equal(logits(each, ids_BT), before)
+        state = each.state_dict()
+        assert state.keys() == tensors.keys() and all(torch.equal(state[name], tensors[name]) for name in state)
+    model.load_state_dict({name: t.flip(0) for name, t in tensors.items()})
+    assert not torch.allclose(logits(model, ids_BT), before)
+    set_activations(model, "bf16")
+    assert error(logits(model, ids_BT), logits(copy.deepcopy(model), ids_BT)) == 0
 
 
 def test_packed_weights_are_a_quantized_modules_own(model):

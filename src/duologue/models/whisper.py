@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.errors import ConfigError, ShapeError
-from duologue.nn.attention import CrossAttention, KVCache, Memory, SelfAttention, advance, attend, span
+from duologue.nn.attention import CrossAttention, KVCache, Memory, SelfAttention, Span, advance, attend, span
 from duologue.nn.init import embedding
 
 
@@ -118,6 +118,18 @@ class DecoderBlock(nn.Module):
         self.up = nn.Linear(c.dim, c.ffn_dim)
         self.down = nn.Linear(c.ffn_dim, c.dim)
 
+    def remember(self, encoded_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """This layer's keys and values of the encoded audio."""
+        return self.cross.remember(encoded_BTD)
+
+    def forward(
+        self, x_BTD: Tensor, cache: KVCache, layer: int, plan: Span, memory: Memory, mask_BTK: Tensor | None
+    ) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache, layer, plan)
+        keys, values = memory.k_BLHTD[:, layer], memory.v_BLHTD[:, layer]
+        x_BTD = x_BTD + self.cross(self.cross_norm(x_BTD), keys, values, mask_BTK)
+        return x_BTD + self.down(F.gelu(self.up(self.ffn_norm(x_BTD))))
+
 
 class WhisperDecoder(nn.Module):
     """Writes what the encoder heard, token by token; its last hidden states are what mini's LLM hears."""
@@ -144,7 +156,7 @@ class WhisperDecoder(nn.Module):
 
     def remember(self, encoded_BTD: Tensor, steps_B: Tensor) -> Memory:
         """Keys and values of the encoded audio, for every layer."""
-        pairs = [layer.cross.remember(encoded_BTD) for layer in self.layers]
+        pairs = [layer.remember(encoded_BTD) for layer in self.layers]  # type: ignore[operator]
         return Memory(torch.stack([k for k, _ in pairs], 1), torch.stack([v for _, v in pairs], 1), steps_B)
 
     def forward(
@@ -156,17 +168,18 @@ class WhisperDecoder(nn.Module):
             ShapeError: more tokens than the cache or the positions hold.
         """
         plan = span(state, ids_BT.shape[1], live_B, steps_B)
-        positions_BT = plan.positions_BT.clamp(max=self.config.max_target - 1)
+        if plan.keys > self.config.max_target:
+            raise ShapeError(
+                f"WhisperDecoder: need at most {self.config.max_target} tokens, got {plan.keys}. Hear shorter segments."
+            )
+        positions_BT = plan.positions_BT.clamp(max=self.config.max_target - 1)  # padding may point beyond
         x_BTD = self.embedding(ids_BT) + self.positions[positions_BT]
         mask_BTK = None
         if bool((memory.length_B != memory.k_BLHTD.shape[3]).any()):
             step_K = torch.arange(memory.k_BLHTD.shape[3], device=ids_BT.device)
             mask_BTK = (step_K < memory.length_B[:, None])[:, None].expand(-1, ids_BT.shape[1], -1)
         for index, layer in enumerate(self.layers):
-            x_BTD = x_BTD + layer.attention(layer.attention_norm(x_BTD), state, index, plan)
-            keys, values = memory.k_BLHTD[:, index], memory.v_BLHTD[:, index]
-            x_BTD = x_BTD + layer.cross(layer.cross_norm(x_BTD), keys, values, mask_BTK)
-            x_BTD = x_BTD + layer.down(F.gelu(layer.up(layer.ffn_norm(x_BTD))))
+            x_BTD = layer(x_BTD, state, index, plan, memory, mask_BTK)
         advance(state, plan)
         return self.norm(x_BTD)
 

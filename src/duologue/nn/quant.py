@@ -7,8 +7,8 @@ Every row (output channel) has a scale of its own and no offset: weight = int8 *
 - `activations="int8"`: each row of the input is rounded to 8 bits by its own largest value as well (so that slots and
   steps do not influence each other), and the whole product is one of integers (fbgemm with VNNI). The fastest for many
   rows and for large heads; its error grows with outliers in the input. Needs an x86 CPU, else it is as the first way.
-- `activations="int16"`: the same with each number of the input as two int8 digits, which are two rows of one product. The
-  error is again the weights' rounding alone, and for a few rows it costs hardly more, for weights are what takes time.
+- `activations="int16"`: the same with each number of the input as two int8 digits, which are two rows of one product.
+  The error is the weights' rounding alone, and a few rows cost hardly more, for it is the weights that take time.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from duologue.errors import ShapeError
 
 ACTIVATIONS = ("bf16", "int8", "int16")
+LEVELS = 127  # steps of an input number on each side of zero
 EXPAND_FROM = 24  # rows from which expanding the weights to bf16 is faster than the int8 kernel
 
 
@@ -61,49 +62,74 @@ class Int8Matrix(nn.Module):
         self.register_buffer("int8", int8)
         self.register_buffer("scale", scale)
         self.shape, self.activations = int8.shape, activations
-        self._packed: Any = None  # the weights as fbgemm wants them; made at the first use
+        self._half_scale: Tensor | None = None  # these three are made from the weights at the first use
+        self._packed: Any = None  # the weights as fbgemm wants them
+        self._multiply: Callable[..., Tensor] | None = None
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x times the transposed matrix, in the type of x. Gradients reach x."""
         if (x.requires_grad and torch.is_grad_enabled()) or x.device.type != "cpu":
             return F.linear(x, self.expanded(x.dtype), bias)
         flat = x.reshape(-1, x.shape[-1])
-        if self.activations != "bf16" and has_integer_product():
+        if self.activations != "bf16" and (self._packed is not None or has_integer_product()):
             y = self._integer_product(flat)
         elif len(flat) >= EXPAND_FROM or self.shape[1] % 16:
             y = F.linear(flat.to(torch.bfloat16), self.expanded(torch.bfloat16))
-        else:  # the kernel reads its arguments in aligned blocks, and crashes on others
-            self.int8 = _aligned(self.int8)
-            scale = self.scale.to(torch.bfloat16)
-            y = torch._weight_int8pack_mm(_aligned(flat.to(torch.bfloat16)), self.int8, scale)
+        else:
+            y = self._weight_product(flat)
         y = y.to(x.dtype).reshape(*x.shape[:-1], self.shape[0])
         return y if bias is None else y + bias.to(x.dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         """Chosen rows in float32, as an embedding table gives them."""
-        return self.int8[ids] * self.scale[ids][..., None]
+        return self._rows()[ids] * self.scale[ids][..., None]
 
     def expanded(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The matrix in a floating type."""
-        return from_int8(self.int8, self.scale, dtype)
+        return from_int8(self._rows(), self.scale, dtype)
+
+    def release(self) -> None:
+        """Keeps the weights only as fbgemm wants them, where the integer product is used: half the memory."""
+        if self.activations != "bf16" and has_integer_product():
+            self._pack()
+            self.int8 = self.int8.new_empty(0)
+
+    def _rows(self) -> Tensor:
+        """The weights, also after `release`."""
+        if self.int8.dim() == 2:
+            return self.int8
+        return torch.ops.quantized.linear_unpack(self._packed)[0].int_repr()
+
+    def _weight_product(self, x_MD: Tensor) -> Tensor:
+        if self._half_scale is None:
+            self._half_scale = self.scale.to(torch.bfloat16)
+            self.int8 = _aligned(self._rows())
+        # The kernel reads its arguments in aligned blocks, and crashes on others.
+        return torch._weight_int8pack_mm(_aligned(x_MD.to(torch.bfloat16)), self.int8, self._half_scale)
 
     def _integer_product(self, x_MD: Tensor) -> Tensor:
-        if self._packed is None:
-            self._packed = _pack(self.int8, self.scale)
-        levels = 127 if torch.cpu._is_vnni_supported() else 63  # older CPUs add two products in 16 bits
-        peak_M1 = x_MD.abs().amax(-1, keepdim=True).float().clamp_min(1e-20)
-        x_MD = x_MD.float() / peak_M1
+        if self._multiply is None:
+            self._pack()
+        assert self._multiply is not None
+        levels = LEVELS if _has_vnni() else LEVELS // 2  # older CPUs add two products in 16 bits
+        peak_M1 = x_MD.abs().amax(-1, keepdim=True).float().clamp_min_(1e-20)
+        x_MD, step = x_MD / peak_M1, 1 / levels
         if self.activations == "int8":
-            return self._multiply(x_MD, levels) * peak_M1
-        high_MD = (x_MD * levels).round_().div_(levels)
-        both = torch.cat([high_MD, (x_MD - high_MD).mul_(2 * levels)])  # what rounding left is at most half a level
-        high, low = self._multiply(both, levels).chunk(2)
-        return high.add_(low, alpha=0.5 / levels).mul_(peak_M1)
+            return self._multiply(x_MD, step, levels, self._packed).mul_(peak_M1)
+        high_MD = torch.fake_quantize_per_tensor_affine(x_MD, step, levels, 0, 2 * levels)
+        both = torch.cat([high_MD, (x_MD - high_MD).mul_(2 * levels)])  # what rounding left is at most half a step
+        high, low = self._multiply(both, step, levels, self._packed).chunk(2)
+        return high.add_(low, alpha=step / 2).mul_(peak_M1)
 
-    def _multiply(self, x_MD: Tensor, levels: int) -> Tensor:
-        """The product with x in [-1, 1], rounded to `levels` steps each way."""
-        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        return multiply(x_MD, 1 / levels, levels, self._packed)
+    def _pack(self) -> None:
+        if self._packed is None:
+            self._packed = _packed(self.int8, self.scale)
+            self._multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+
+    def _forget(self) -> None:
+        if self.int8.dim() != 2:
+            self.int8 = self._rows()
+        self._half_scale = self._packed = self._multiply = None
 
     @classmethod
     def __torch_function__(
@@ -115,11 +141,17 @@ class Int8Matrix(nn.Module):
         return NotImplemented
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        self._packed = None
+        self._forget()
         super()._load_from_state_dict(*args)
 
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}int8"] = self._rows()
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None}  # copies and pickles make their own
+        """Copies and pickles make their own of what is made at the first use."""
+        kept = {**self.__dict__, "_half_scale": None, "_packed": None, "_multiply": None}
+        return {**kept, "_buffers": {**self._buffers, "int8": self._rows()}}
 
 
 class Int8Linear(nn.Module):
@@ -201,7 +233,18 @@ def set_activations(module: nn.Module, activations: str) -> None:
         raise ShapeError(f"set_activations: need {', '.join(ACTIVATIONS)}, got {activations!r}")
     for matrix in module.modules():
         if isinstance(matrix, Int8Matrix):
-            matrix.activations, matrix._packed = activations, None
+            matrix._forget()
+            matrix.activations = activations
+
+
+def release(module: nn.Module) -> None:
+    """Frees what the integer product does not need of every int8 linear layer of `module`; embeddings keep their rows.
+
+    The state dict stays whole.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Int8Linear):
+            layer.weight.release()
 
 
 def pack_int8(
@@ -280,6 +323,10 @@ def has_integer_product() -> bool:
     )
 
 
+def _has_vnni() -> bool:
+    return bool(torch.cpu._is_vnni_supported())
+
+
 def _aligned(tensor: Tensor) -> Tensor:
     """The same numbers at an address that is a multiple of 64 bytes, as torch's own allocations are.
 
@@ -288,7 +335,7 @@ def _aligned(tensor: Tensor) -> Tensor:
     return tensor if tensor.data_ptr() % 64 == 0 and tensor.is_contiguous() else tensor.contiguous().clone()
 
 
-def _pack(int8: Tensor, scale: Tensor) -> Any:
+def _packed(int8: Tensor, scale: Tensor) -> Any:
     zeros = torch.zeros(len(scale), dtype=torch.int64)
     with _fbgemm(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*are deprecated and will be removed")  # then the other way is taken

@@ -7,7 +7,7 @@ What is heard becomes embeddings for the language model through a `Hearing`: the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +49,14 @@ class Hearing(Protocol):
         """The transcript; empty where the listener writes none."""
         ...
 
+    def parts(self) -> dict[str, nn.Module]:
+        """Its encoder and its adapter, by these names."""
+        ...
+
+    def replace_part(self, name: str, part: Any) -> None:
+        """Puts another one in; the caller has checked that it fits."""
+        ...
+
 
 class RecogniserHearing:
     """mini's: the recogniser's decoder states through the adapter, or, as the baseline, its words as text."""
@@ -83,6 +91,12 @@ class RecogniserHearing:
     def text(self, pieces: list[int]) -> str:
         return self.tokenizer.decode([piece for piece in pieces if piece >= 0])
 
+    def parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.listener, "adapter": self.adapter}
+
+    def replace_part(self, name: str, part: Any) -> None:
+        setattr(self, "listener" if name == "encoder" else name, part)
+
 
 class StackingHearing:
     """The paper's: encoder frames side by side through two layers. Always the same number of embeddings if padded.
@@ -109,6 +123,12 @@ class StackingHearing:
 
     def text(self, pieces: list[int]) -> str:
         return ""
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.encoder, "adapter": self.adapter}
+
+    def replace_part(self, name: str, part: Any) -> None:
+        setattr(self, name, part)
 
 
 @dataclass

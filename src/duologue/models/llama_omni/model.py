@@ -218,8 +218,7 @@ class LlamaOmni:
     def parts(self) -> dict[str, Any]:
         """The parts that can be exchanged."""
         return {
-            "encoder": self.ear.hearing.listener,
-            "adapter": self.ear.hearing.adapter,
+            **self.ear.hearing.parts(),
             "llm": self.llm,
             "speech_decoder": self.speech_decoder,
             "vocoder": self.vocoder,
@@ -241,14 +240,15 @@ class LlamaOmni:
             if want != got:
                 raise PartError(f"{name}: need {trait} {want}, got {got} in {type(part).__name__}; retrain it to fit")
         if name in ("encoder", "adapter"):
-            setattr(self.ear.hearing, "listener" if name == "encoder" else name, part)
+            self.ear.hearing.replace_part(name, part)
         else:
             setattr(self, name, part)
 
     def answer_text(self, question: str) -> str:
         """The greedy answer to a written question, in a conversation of its own: what hearing perfectly would give."""
         ids = torch.cat([self._opening, torch.tensor([self.codec.encode(question)]), self._to_answer], dim=1)
-        state, live_B, answer = self.llm.init_state(1, self.options.context), torch.tensor([True]), []
+        state, live_B = self.llm.init_state(1, self.options.context), torch.tensor([True])
+        answer: list[int] = []
         with torch.inference_mode():
             hidden_BTD = self.llm(self.llm.embedding(ids), state, live_B)
             while len(answer) < self.options.longest_answer:
