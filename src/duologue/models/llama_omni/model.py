@@ -8,6 +8,7 @@ Source: Fang et al. 2024, arXiv:2409.06666.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -246,18 +247,26 @@ class LlamaOmni:
 
     def answer_text(self, question: str) -> str:
         """The greedy answer to a written question, in a conversation of its own: what hearing perfectly would give."""
+        return "".join(self.stream_text(question)).strip()
+
+    def stream_text(self, question: str) -> Iterator[str]:
+        """As `answer_text`, piece by piece as it is written."""
         ids = torch.cat([self._opening, torch.tensor([self.codec.encode(question)]), self._to_answer], dim=1)
         state, live_B = self.llm.init_state(1, self.options.context), torch.tensor([True])
         answer: list[int] = []
+        text = ""
         with torch.inference_mode():
             hidden_BTD = self.llm(self.llm.embedding(ids), state, live_B)
-            while len(answer) < self.options.longest_answer:
+        while len(answer) < self.options.longest_answer:
+            with torch.inference_mode():
                 token = self.llm.logits(hidden_BTD[:, -1]).argmax(-1)
                 if int(token) in self.codec.stops():
-                    break
+                    return
                 answer.append(int(token))
                 hidden_BTD = self.llm(self.llm.embedding(token[:, None]), state, live_B)
-        return self.text(answer).strip()
+            before, text = text, self.text(answer)
+            if len(text) > len(before):
+                yield text[len(before) :]
 
     @torch.inference_mode()
     def warm_up(self) -> None:

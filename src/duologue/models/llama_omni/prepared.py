@@ -28,6 +28,7 @@ from duologue.nn.quant import quantize_int8, shape_like
 from duologue.nn.transformer import Transformer, TransformerConfig
 
 logger = logging.getLogger(__name__)
+ACTIVATIONS = "int16"  # with "int8" one greedy token in ten changes, for 15 % less time
 _VERSION = "1"  # of what is written here; part of the name
 
 
@@ -46,7 +47,7 @@ def load_llm(gguf: Path, changes: Mapping[str, Tensor], *, where: str, int8: boo
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, DuologueError) as error:
             logger.warning("%s is not readable (%s) and is made again", kept, error)
     llm, codec = _merged(gguf, changes, where)
-    quantize_int8(llm, activations="int8")
+    quantize_int8(llm, activations=ACTIVATIONS)
     _write(kept, llm, codec)
     return llm, codec
 
@@ -112,7 +113,7 @@ def _read(path: Path) -> tuple[Transformer, TextCodec]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     with torch.device("meta"):
         llm = Transformer(configs.from_dict(TransformerConfig, json.loads(about["config"])))
-    shape_like(llm, tensors, activations="int8")
+    shape_like(llm, tensors, activations=ACTIVATIONS)
     llm.load_state_dict(tensors, strict=True, assign=True)
     end_of_text, turn_begin, turn_end = json.loads(about["marks"])
     tokenizer = Tokenizer.from_str(about["tokenizer"])
