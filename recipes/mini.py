@@ -35,12 +35,12 @@ def listen(out: str = RUNS) -> TrainConfig:
     """Stage 0: Whisper tiny.en learns audio without padding, noise, rooms, phones, and to hear nothing in silence."""
     return TrainConfig(
         name="listen",
-        task=ListenTask(data=f"{out}/data/talk", more=(f"{out}/data/questions", f"{out}/data/people")),
+        task=ListenTask(data=f"{out}/data/talk", more=(f"{out}/data/questions", f"{out}/data/people"), held_out=240),
         steps=1200,
         optimizer=OptimizerConfig(lr=3e-5, betas=(0.9, 0.98), weight_decay=0.01, warmup=30, final=0.05),
         precision="bf16",
         eval_every=200,
-        best_metric="wer",
+        best_metric="wer_all",
         save_every=100,
         out=f"{out}/listen",
     )

@@ -86,6 +86,15 @@ class EchoModel:
     def speak(self, state: EchoState, live_B: Tensor) -> Frame:
         step = int(state.spoken_B[0])
         state.spoken_B += live_B.long()
+        if not self.heard(state, 0):
+            self._hand_over(state, live_B)
+            nothing = torch.zeros(1, self.spec.output_samples)
+            return Frame(
+                audio_BN=nothing,
+                samples_B=torch.tensor([0]),
+                ids_BT=torch.tensor([[-1]]),
+                done_B=torch.tensor([True]),
+            )
         ids = list(self.config.answer.encode())[step * self.config.omega : (step + 1) * self.config.omega]
         tick, last = step - self.config.lead, self.config.lead + self.config.audio_ticks - 1
         full = self.spec.output_samples

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fakes import ANSWER, EchoFamily, EchoModel, save_echo, tone
 from typer.testing import CliRunner
 
 import duologue.models
+from duologue import cli
 from duologue.cli import app
 from duologue.pipeline import Pipeline
 
@@ -213,3 +215,43 @@ def test_help_and_models_need_no_torch():
 
 def test_the_pipeline_loads_by_folder(here):
     assert isinstance(Pipeline.from_pretrained("echo").model, EchoModel)
+
+
+@pytest.fixture
+def measured(here, monkeypatch):
+    """What an evaluation is called with, instead of one."""
+    calls: list[tuple[str, dict]] = []
+    backend = SimpleNamespace(run=lambda name, **options: calls.append((name, options)) or "page.html")
+    monkeypatch.setattr(cli, "_backend", lambda name: {"duologue.eval": backend}[name])
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("command", "tasks"),
+    [(["eval"], "mini"), (["eval", "mini"], "mini"), (["eval", "bench"], "bench"), (["bench"], "bench")],
+)
+def test_eval_and_bench_take_the_same_options(measured, command, tasks):
+    options = ["--quick", "--again", "--only", "latency", "--only", "sweep", "--set", "omega=3", "--out", "here"]
+    assert "report: page.html" in run(*command, "-m", "echo", *options).stderr
+    (name, given), *_ = measured
+    assert name == tasks and given["model"] == "echo" and given["out"] == Path("here")
+    assert (given["quick"], given["again"], given["only"]) == (True, True, ["latency", "sweep"])
+    assert given["settings"] == ["omega=3"] and given["before"] is None  # the echo has no language model
+
+
+def test_an_evaluation_can_ask_the_language_model_as_it_was(measured, monkeypatch):
+    config = json.loads(Path("echo/config.json").read_text())
+    Path("echo/config.json").write_text(json.dumps({**config, "artefacts": {"llm": "small-talk"}}))
+    loaded, asked = [], []
+
+    class Writer:
+        def complete(self, chats, *, max_tokens):
+            asked.append([(message.role, message.content) for message in chats[0]])
+            return ["Paris."]
+
+    monkeypatch.setattr(cli, "_text_model", lambda name, cache: loaded.append(name) or Writer())
+    run("eval", "-m", "echo")
+    before = measured[0][1]["before"]
+    assert loaded == []
+    assert [before("Capital of France?"), before("And of Gaul?")] == ["Paris.", "Paris."]
+    assert loaded == ["small-talk"] and asked[0] == [("user", "Capital of France?")]  # none of our instructions

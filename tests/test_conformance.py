@@ -6,15 +6,18 @@ import pytest
 import torch
 from conformance import Case, check_all
 from torch import Tensor
+from vocoding import vocoder_case
 
 from duologue.models.llama_omni.ctc_decoder import PaperUnitDecoder, PaperUnitDecoderConfig
 from duologue.nn.conv import CausalConv1d
 from duologue.nn.ctc import collapse, init_collapse
 from duologue.nn.transformer import Blocks, Transformer, TransformerConfig
+from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
 from duologue.vocoders.unit_vocoder import CodeGenerator, CodeGeneratorConfig
 
 TINY = TransformerConfig(vocab_size=20, dim=16, layers=2, heads=4, kv_heads=2, head_dim=4, ffn_dim=24)
 DECODER = PaperUnitDecoderConfig(hidden_dim=12, dim=16, layers=2, heads=2, ffn_dim=24, upsample=5, num_units=9)
+SPECTRAL = SpectralVocoderConfig(num_units=9, dim=16, unit_hidden=24, step_hidden=24, rank=6)
 VOCODER = CodeGeneratorConfig(
     num_units=11,
     embedding_dim=8,
@@ -72,12 +75,20 @@ def collapsing() -> Case:
 def vocoder(lookahead: int | None = None) -> Case:
     module = CodeGenerator(VOCODER, lookahead=lookahead)
     spread(module)
+    return vocoder_case(module, torch.randint(11, (3, 40)), [[1] * 40, [40], [20, 20], [3, 17, 9, 11]])
 
-    def call(units_BT: Tensor, state, live_B: Tensor, last: bool) -> tuple[Tensor, Tensor]:
-        slots, steps = units_BT.shape
-        return module(units_BT, torch.full((slots,), steps), state, live_B, torch.full((slots,), last))
 
-    return Case(module.init_state, call, torch.randint(11, (3, 40)), [[1] * 40, [40], [20, 20], [3, 17, 9, 11]])
+def spectral(prosody_BTP: Tensor | None = None) -> Case:
+    module = SpectralVocoder(SPECTRAL).eval()
+    module.mean.data.fill_(-3.0)
+    module.head.bias.data[SPECTRAL.rank :: SPECTRAL.rank + 2] = 1.0  # most frames voiced
+    cuts = [[1] * 23, [2, 21], [10, 10, 3]]
+    return vocoder_case(module, torch.randint(9, (3, 23)), cuts, prosody_BTP)
+
+
+def spectral_with_prosody() -> Case:
+    log_f0_BT = torch.where(torch.rand(3, 23) < 0.7, 5.2 + 0.2 * torch.randn(3, 23), 0.0)
+    return spectral(torch.stack([2 * torch.rand(3, 23), log_f0_BT, torch.randn(3, 23) - 4], dim=-1))
 
 
 def spread(module: CodeGenerator) -> None:
@@ -88,7 +99,7 @@ def spread(module: CodeGenerator) -> None:
         parameter.data.mul_(4)
 
 
-CASES = [convolution, blocks, transformer, decoder, collapsing, vocoder]
+CASES = [convolution, blocks, transformer, decoder, collapsing, vocoder, spectral, spectral_with_prosody]
 
 
 @pytest.mark.parametrize("make", CASES, ids=lambda make: make.__name__)

@@ -141,8 +141,12 @@ def test_after_an_answer_that_was_never_taken_the_model_listens_again():
     conversation.listen(np.zeros(16_000, np.float32))
     assert [type(event) for event in conversation.answer()] == [Heard, Done]
     conversation.listen(tone(0.4))  # the echo fails here if it still has the floor
+    answer = conversation.answer()
+    assert next(answer) == Heard("sound for 5 ticks in turn 2", final=True)
+    answer.close()
+    conversation.listen(tone(0.4))
     assert pipe.model.truncated == [0]
-    assert list(conversation.answer())[-1].metrics.transcript == "sound for 5 ticks in turn 2"
+    assert list(conversation.answer())[-1].metrics.transcript == "sound for 5 ticks in turn 3"
 
 
 def test_parts_are_exchanged_or_refused():

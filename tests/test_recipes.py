@@ -75,7 +75,7 @@ def made(tmp_path_factory):
 def test_every_stage_runs_and_is_judged_by_its_own_measure(made):
     _, results = made
     measures = {name: set(result.evaluation) for name, result in results.items() if result is not None}
-    assert {"wer", "invented"} == measures["listen"]
+    assert {"wer", "wer_all", "invented"} == measures["listen"]
     assert {"text", "states"} == measures["answers"]
     assert {"unit_error_rate", "length", "pitch", "energy"} == measures["speech"]
     assert measures["vocoder"]
@@ -193,17 +193,21 @@ def test_recordings_become_rows_and_sounds_rows_without_words(tmp_path, monkeypa
     ]
     people.append(dataclasses.replace(people[0], text=" ", name="no words"))
     sounds = [Sound(audio=noise, name=f"sound {n}", kind="music", **about) for n in range(5)]
-    monkeypatch.setattr("duologue.data.recordings.iterate_recordings", lambda split, only=None: iter(people))
+    others = [dataclasses.replace(people[n], name=f"other {n}", speaker=str(n // 10)) for n in range(30)]
+    splits = {"train": people, "dev": others}
+    monkeypatch.setattr("duologue.data.recordings.iterate_recordings", lambda split, only=None: iter(splits[split]))
     monkeypatch.setattr("duologue.data.recordings.iterate_sounds", lambda split: iter(sounds))
-    stage = RecordingsStage(name="people", out=str(tmp_path), sounds=3, dev=100)
+    stage = RecordingsStage(name="people", out=str(tmp_path), sounds=3, dev_sounds=2)
     stage.run()
     rows = list(read_rows(tmp_path))
-    assert [row.question for row in rows] == [f"line {n}" for n in range(300)] + [""] * 3
-    assert [row.id for row in rows if row.split == "dev"] == ["s/0", "s/100", "s/200", "s/sound 0"]
-    assert rows[0].question_seconds == pytest.approx(2.0) and len({row.id for row in rows}) == 303
+    train, dev = ([row for row in rows if row.split == split] for split in ("train", "dev"))
+    assert [row.id for row in train] == [f"s/{n}" for n in range(300)] + ["s/sound 1"]
+    assert {row.id for row in dev} == {f"s/other {n}" for n in range(30)} | {"s/sound 0", "s/sound 2"}
+    assert {row.question_speaker for row in dev[:10]} == {"0", "1", "2"}  # the first few hear all of the speakers
+    assert rows[0].question_seconds == pytest.approx(2.0) and [row.question for row in rows].count("") == 3
     people.clear()
     stage.run()  # done already
-    assert len(list(read_rows(tmp_path))) == 303
+    assert len(list(read_rows(tmp_path))) == 333
 
 
 def test_texts_are_those_of_the_answers_each_once(tmp_path):

@@ -7,6 +7,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from duologue.codecs.text import TextCodec, byte_level_bpe
 from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
+from duologue.models.llama_omni.framing import Framing
 from duologue.models.llama_omni.listener import Listener, ListenerConfig
 from duologue.models.llama_omni.listening import Ear, EarOptions, RecogniserHearing
 from duologue.models.llama_omni.model import LlamaOmni, OmniOptions
@@ -18,6 +19,7 @@ from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
 BYTES = sorted(ByteLevel.alphabet())
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PROMPT = (259, 260)
+TICK = 1280  # samples
 WHISPER = WhisperConfig(
     num_mels=80,
     dim=16,
@@ -71,6 +73,33 @@ def tiny_omni(*, mode: str = "states", longest: float = 1.5, longest_answer: int
         codec=words,
         speech_decoder=speech.eval(),
         vocoder=vocoder.eval(),
-        system="Be short.",
+        framing=Framing.chatml(words, "Be short."),
         options=OmniOptions(context=400, longest_answer=longest_answer, **options),
     )
+
+
+def sounds(seconds: float, seed: int) -> torch.Tensor:
+    return torch.randn(round(seconds * 16_000), generator=torch.Generator().manual_seed(seed)) * 0.1
+
+
+def ask(model, state, slot: int, audio: torch.Tensor, *, others: torch.Tensor | None = None):
+    """One turn in one slot. `others`: slots that idle on garbage meanwhile."""
+    slots = len(state.phase_B)
+    live_B = torch.zeros(slots, dtype=torch.bool)
+    live_B[slot] = True
+    audio = torch.nn.functional.pad(audio, (0, -len(audio) % TICK))
+    for tick in audio.split(TICK):
+        audio_BN = torch.randn(slots, TICK)
+        audio_BN[slot] = tick
+        model.listen(state, audio_BN, live_B)
+    model.end_turn(state, live_B)
+    ids, speech = [], []
+    for _ in range(2000):
+        frame = model.speak(state, live_B)
+        ids += [token for token in frame.ids_BT[slot].tolist() if token >= 0]
+        speech.append(frame.audio_BN[slot, : int(frame.samples_B[slot])])
+        if frame.done_B[slot]:
+            break
+    else:
+        raise AssertionError("the answer does not end")
+    return model.heard(state, slot), ids, torch.cat(speech)

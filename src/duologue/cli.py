@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from duologue.pipeline import Metrics, Pipeline
 
 FAILED = 2  # the exit code of everything that a person can put right
+LLM = "smollm2-135m-instruct"  # the artefact that mini is made from, and that writes text for its data
+LONGEST = 160  # tokens of a written answer, as many as a spoken one may have
 
 
 class _Group(TyperGroup):
@@ -76,9 +79,6 @@ CertificateOption = Annotated[
         "--certificate", exists=True, dir_okay=False, help="PEM, for https: microphones need it off localhost."
     ),
 ]
-QuickOption = Annotated[bool, typer.Option("--quick", help="A few items of each task, to see that it works.")]
-OnlyOption = Annotated[list[str] | None, typer.Option("--only", metavar="TASK", help="Only this task.")]
-AgainOption = Annotated[bool, typer.Option("--again", help="Run tasks again whose results are kept.")]
 KeyOption = Annotated[Path | None, typer.Option("--key", exists=True, dir_okay=False, help="PEM key of --certificate.")]
 
 
@@ -104,7 +104,7 @@ def ask(
         metrics = _answer(pipeline, question, writer, show=not as_json)
     if as_json:
         print(json.dumps({**metrics.as_dict(), "audio": str(out) if writer and writer.samples else None}))
-    if not metrics.transcript:
+    if not metrics.transcript and not metrics.text:
         _fail(f"{question}: heard no speech in it, so there is no answer; speak closer to the microphone or louder")
     if not as_json:
         _say(_summary(metrics) + ("" if text_only else f"; speech in {out}"))
@@ -181,38 +181,38 @@ def synthesise(
         writers = _backend("duologue.data.writers")
         text_model = writers.EndpointModel(writers.EndpointConfig(url=endpoint, model=endpoint_model), key=key)
     else:
-        text_model = _local_text_model(cache) if made.text_model else None
+        text_model = _text_model(LLM, cache) if made.text_model else None
     summary = _backend("duologue.data.synthesis").synthesise(made, out, text_model=text_model, ray=ray)
     _say(f"{summary.turns} turns in {summary.folder}; see its data card")
 
 
-@app.command("eval")
-def evaluate(
-    name: Annotated[str, typer.Argument(help="Which evaluation.")] = "mini",
+@app.command("bench", help="Measure latency, speed and memory, and write a report.")
+@app.command("eval", help="Measure a model against what it must reach, and write a report.")
+def measure(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Which tasks: mini (all of them) or bench.", show_default=False)] = "",
     model: ModelOption = "mini",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
     settings: SettingOption = None,
-    quick: QuickOption = False,
-    only: OnlyOption = None,
-    again: AgainOption = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few items of each task, to see that it works.")] = False,
+    only: Annotated[list[str] | None, typer.Option("--only", metavar="TASK", help="Only this task.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Run tasks again whose results are kept.")] = False,
     cache: CacheOption = None,
 ) -> None:
-    """Measure a model against what it must reach, and write a report."""
-    _measure("duologue.eval", name, model, out, settings, quick, only, again, cache)
-
-
-@app.command()
-def bench(
-    model: ModelOption = "mini",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
-    settings: SettingOption = None,
-    quick: QuickOption = False,
-    only: OnlyOption = None,
-    again: AgainOption = False,
-    cache: CacheOption = None,
-) -> None:
-    """Measure latency, speed and memory, and write a report."""
-    _measure("duologue.eval.bench", "bench", model, out, settings, quick, only, again, cache)
+    with _working("loading"):
+        run = _backend("duologue.eval").run
+    page = run(
+        name or ("bench" if context.info_name == "bench" else "mini"),
+        model=model,
+        out=out,
+        settings=settings or [],
+        quick=quick,
+        only=only,
+        again=again,
+        resolver=_resolver(cache),
+        before=_untouched(model, cache),
+    )
+    _say(f"report: {page}")
 
 
 @app.command()
@@ -270,42 +270,28 @@ def _load(model: str, cache: Path | None, *, omega: int | None, speak: bool = Tr
         return Pipeline.from_pretrained(model, resolver=resolver, settings=settings)
 
 
-def _measure(
-    module: str,
-    name: str,
-    model: str,
-    out: Path | None,
-    settings: list[str] | None,
-    quick: bool,
-    only: list[str] | None,
-    again: bool,
-    cache: Path | None,
-) -> None:
-    with _working("loading"):
-        run = _backend(module).run
-    page = run(
-        name,
-        model=model,
-        out=out,
-        settings=settings or [],
-        quick=quick,
-        only=only,
-        again=again,
-        resolver=_resolver(cache),
-    )
-    _say(f"report: {page}")
-
-
-def _local_text_model(cache: Path | None) -> Any:
-    """The language model that mini is made from, as a writer of training text."""
-    path = _resolver(cache)("smollm2-135m-instruct")
+def _text_model(name: str, cache: Path | None) -> Any:
+    """A language model as it was published, as a writer of text: an artefact by its name, or an absolute path."""
+    path = Path(name) if Path(name).is_absolute() else _resolver(cache)(name)
     with _working("loading the text model"):
         import torch
 
-        from duologue.models.gguf import read_llm
+        from duologue.models.language_model import read_language_model
         from duologue.models.text_model import LocalTextModel
 
-        return LocalTextModel(*read_llm(path, dtype=torch.bfloat16))
+        return LocalTextModel(*read_language_model(path, dtype=torch.bfloat16))
+
+
+def _untouched(model: str, cache: Path | None) -> Callable[[str], str] | None:
+    """Answers to written questions by a model's language model before its tuning; loaded at the first question."""
+    from duologue.checkpoints import open_model
+    from duologue.codecs.text import Message
+
+    name = open_model(model).artefacts.get("llm")
+    if name is None:
+        return None
+    load = functools.cache(lambda: _text_model(name, cache))
+    return lambda question: load().complete([[Message("user", question)]], max_tokens=LONGEST)[0]
 
 
 def _backend(name: str) -> Any:

@@ -30,7 +30,7 @@ _MOST_IDLE = 2_000  # steps in a row that bring neither text nor speech
 
 @dataclass(frozen=True)
 class Heard:
-    """What the model believes was said so far in this turn."""
+    """What the model believes was said so far in this turn; always empty where the family writes no transcript."""
 
     text: str
     final: bool
@@ -164,9 +164,8 @@ class Conversation:
         transcript = self._transcript()
         yield Heard(transcript, final=True)
         clock = _Clock(self._handed_in, self.spec.output_rate)
-        if transcript:
-            yield from self._speak(clock)
-            self._unheard = False
+        yield from self._speak(clock)  # over at once where nothing was heard
+        self._unheard = False
         yield Done(clock.metrics(transcript=transcript, question_seconds=self.question_seconds))
         self._begin_turn()
 
@@ -243,7 +242,8 @@ class Pipeline:
         Args:
             resolver: where outside parts are found; None for the default cache.
             settings: changes to the model's config, such as {"omega": 10}.
-            parts: parts to use in place of the model's own, by name.
+            parts: parts to use in place of the model's own, by name; of a release also where its other downloads lie
+                (`whisper`, `vocoder`: paths).
         Raises:
             CheckpointError, ConfigError, PartError: as `checkpoints.load_model`.
         """

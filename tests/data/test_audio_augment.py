@@ -13,9 +13,9 @@ from duologue.data.audio_augment import (
     augment,
     change_voice,
     draw,
-    mu_law,
     room,
 )
+from duologue.data.codings import CODINGS, code, compress, mu_law, soft_clip
 from duologue.data.noises import NOISES, make_noise
 from duologue.errors import AudioError, ConfigError, DataError
 
@@ -54,7 +54,10 @@ def test_the_same_draw_gives_the_same_samples():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_plan_survives_json_and_gives_the_same_sound(seed):
-    plan = draw(AugmentConfig(telephone_chance=0.5, clip_chance=0.5), np.random.default_rng(seed))
+    plan = draw(
+        AugmentConfig(telephone_chance=0.5, clip_chance=0.5, coding_chance=0.5, compress_chance=0.5),
+        np.random.default_rng(seed),
+    )
     again = Augmentation.from_json(plan.to_json())
     assert again == plan
     audio = apply(vowel(0.4), plan, rate=RATE)
@@ -116,6 +119,76 @@ def test_the_telephone_passes_its_band_only():
     assert outside < 0.01 * inside
 
 
+@pytest.mark.parametrize("kind", ["narrow", "mu-law", "adpcm", "transform"])
+@pytest.mark.parametrize(("rate", "near"), [(7000.0, 13.0), (16_000.0, 10.0)])
+def test_a_codec_keeps_its_band_and_loses_what_is_above(kind, rate, near):
+    """`near`: decibels of the speech in the band over what the finest form of the codec changes there, at least."""
+    clean = vowel(formant=500.0) + vowel(formant=1500.0)
+    coded = code(clean, kind, rate=rate, detail=1.0)
+    before, after = np.fft.rfft(clean), np.fft.rfft(coded)
+    inside, above = slice(0, int(0.45 * rate)), slice(int(0.52 * rate), None)
+    assert len(coded) == len(clean) and coded.dtype == np.float32
+    assert np.square(np.abs(before[inside])).sum() > 10 ** (near / 10) * np.square(np.abs(after - before)[inside]).sum()
+    if rate < RATE:
+        assert np.square(np.abs(after[above])).sum() < 0.01 * np.square(np.abs(before[above])).sum()
+
+
+@pytest.mark.parametrize("kind", ["mu-law", "adpcm", "transform"])
+def test_a_coarser_codec_changes_more(kind):
+    errors = [np.std(code(vowel(), kind, rate=RATE, detail=detail) - vowel()) for detail in (0.0, 0.5, 1.0)]
+    assert errors[0] > 1.3 * errors[1] > 1.3**2 * errors[2]
+
+
+def test_a_coarse_transform_codec_leaves_holes_in_the_spectrum():
+    hiss = np.random.default_rng(0).standard_normal(RATE).astype(np.float32) * 0.01
+    speech = vowel() + hiss
+    frames = np.abs(np.fft.rfft(code(speech, "transform", rate=RATE, detail=0.0).reshape(-1, 400) * np.hanning(400)))
+    clean = np.abs(np.fft.rfft(speech.reshape(-1, 400) * np.hanning(400)))
+    assert (
+        np.mean(frames[:, 100:] < 0.1 * clean[:, 100:]) > 0.5 > 10 * np.mean(frames[:, 10:25] < 0.1 * clean[:, 10:25])
+    )
+
+
+def test_an_automatic_gain_brings_loud_and_faint_together():
+    loud, faint = vowel(1.0), vowel(1.0) * 0.1
+    pressed = compress(np.concatenate([loud, faint]), threshold=0.005, ratio=4.0, release=0.1)
+    levels = [20 * np.log10(np.std(part)) for part in (pressed[4000:12_000], pressed[20_000:28_000])]
+    assert levels[0] - levels[1] == pytest.approx(20 / 4, abs=0.5)
+    np.testing.assert_allclose(compress(faint, threshold=1.0, ratio=4.0, release=0.1), faint, rtol=1e-6)
+
+
+def test_soft_clipping_bends_peaks_and_nothing_else():
+    x = np.linspace(-3, 3, 601, dtype=np.float32)
+    bent = soft_clip(x, 0.5)
+    assert np.abs(bent).max() < 0.5 and (np.diff(bent) > 0).all()
+    np.testing.assert_allclose(bent[295:306], x[295:306], rtol=1e-3)
+
+
+def test_effects_are_drawn_as_often_as_asked_and_leave_the_others_as_they_were():
+    without = AugmentConfig(coding_chance=0.0, compress_chance=0.0)
+    always = AugmentConfig(coding_chance=1.0, compress_chance=1.0)
+    for seed in range(20):
+        plain = draw(without, np.random.default_rng(seed))
+        both = draw(always, np.random.default_rng(seed))
+        assert plain.coding == "" and plain.compress_ratio == 1 and both.coding and both.compress_ratio > 1
+        fields = {name: getattr(plain, name) for name in ("compress_ratio", "compress_reach_db", "compress_release")}
+        fields |= {name: getattr(plain, name) for name in ("ceiling_db", "coding", "coding_rate", "coding_detail")}
+        assert dataclasses.replace(both, **fields) == plain
+
+
+def test_a_crowd_is_made_of_the_voices_at_hand():
+    plan = Augmentation(noise="crowd", noise_db=0.0)
+    people = [vowel(0.7, pitch=pitch) for pitch in (110, 170, 240)]
+    clean, crowd = vowel(), apply(vowel(), plan, rate=RATE, voices=people) - vowel()
+    assert active_rms(crowd) == pytest.approx(active_rms(clean), rel=0.01)
+    spectrum = np.square(np.abs(np.fft.rfft(crowd)))
+    of_people = sum(
+        spectrum[pitch * step - 3 : pitch * step + 4].sum() for pitch in (110, 170, 240) for step in range(1, 30)
+    )
+    assert of_people > 0.8 * spectrum.sum()
+    assert not np.allclose(crowd, apply(vowel(), plan, rate=RATE) - vowel())
+
+
 def test_mu_law_is_as_fine_as_eight_bits():
     x = np.linspace(-1, 1, 20_001, dtype=np.float32)
     assert len(np.unique(mu_law(x))) <= 256
@@ -151,6 +224,9 @@ def test_noises_have_the_asked_length_and_strength(kind, num_samples):
 def test_very_short_sounds_pass(length):
     plan = Augmentation(speed=1.2, pitch=0.9, reverb_seconds=0.3, noise="hum", noise_db=10.0, telephone=(300.0, 3400.0))
     assert np.isfinite(apply(np.zeros(length, np.float32), plan, rate=RATE)).all()
+    for kind in CODINGS:
+        plan = Augmentation(coding=kind, coding_rate=9000.0, coding_detail=0.3, compress_ratio=4.0, ceiling_db=6.0)
+        assert apply(np.full(length, 0.1, np.float32), plan, rate=RATE).shape == (length,)
 
 
 def test_wrong_input_is_refused():
@@ -162,6 +238,8 @@ def test_wrong_input_is_refused():
         AugmentConfig(noise_chance=1.5)
     with pytest.raises(ConfigError, match="speed"):
         AugmentConfig(speed=(1.2, 0.8))
+    with pytest.raises(ConfigError, match="opus"):
+        AugmentConfig(codings=("opus",))
     with pytest.raises(ConfigError, match="rain"):
         dataclasses.replace(AugmentConfig(), noises=("rain",))
     with pytest.raises(DataError, match="rain"):

@@ -8,8 +8,11 @@ import pytest
 
 from duologue.config import from_dict, to_dict
 from duologue.data.manifest import read_rows
-from duologue.data.steps.base import SynthesisConfig
+from duologue.data.steps import find_step
+from duologue.data.steps.base import SynthesisConfig, Tools
+from duologue.data.steps.texts import planned_rows
 from duologue.data.synthesis import synthesise
+from duologue.eval.voices import is_reserved
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "data_mini.py"
 
@@ -33,8 +36,43 @@ def test_the_small_recipe_makes_text_from_the_projects_own_questions(recipes, tm
     assert {row.split for row in rows} == {"train", "dev", "test"}
 
 
-def test_voices_of_the_tests_are_never_heard_in_training(recipes):
-    splits = [voice.splits for voice in recipes.voices()]
-    assert set(splits) == {("train",), ("dev", "test")}
-    with pytest.raises(ValueError, match="parrot"):
-        recipes.voices(held_out=("parrot",))
+@pytest.fixture(params=["mini", "small", "questions", "words"])
+def recipe(recipes, request, monkeypatch):
+    monkeypatch.setattr(recipes, "Resolver", lambda: lambda name: name)
+    return getattr(recipes, request.param)()
+
+
+def test_no_recipe_speaks_with_a_voice_of_the_tests_or_trains_on_one_of_dev(recipe):
+    assert not [voice.name for voice in recipe.voices if is_reserved(voice)]
+    train, dev = ({voice.name for voice in recipe.voices if split in voice.splits} for split in ("train", "dev"))
+    assert train and dev and not train & dev
+    assert not {name for name in train if "kal" in name} or not {name for name in dev if "kal" in name}  # one man
+
+
+def test_answers_are_dated_before_they_are_put_in_spoken_style(recipe, recipes):
+    if "answers" in recipe.steps:
+        assert recipe.steps.index(recipes.DATES) < recipe.steps.index("answers")
+
+
+@pytest.mark.parametrize("name", ["parrot", "pico-gb"])
+def test_a_held_out_voice_must_exist_and_not_be_the_tests_own(recipes, name):
+    with pytest.raises(ValueError, match=name):
+        recipes.voices(held_out=(name,))
+
+
+def test_statements_are_heard_and_said_and_what_was_sampled_before_is_talked_about(recipes, monkeypatch):
+    monkeypatch.setattr(recipes, "Resolver", lambda: lambda name: name)
+    statement = "He owns a vineyard near Bordeaux."
+
+    def texts(recipe):
+        own = tuple(source for source in recipe.sources if source.kind == "table")
+        recipe = dataclasses.replace(recipe, sources=own, sampled=0)
+        return recipe, {row.question: row for row in planned_rows(recipe)}
+
+    recipe, heard = texts(recipes.questions())
+    row = find_step("rewrite").run([heard[statement]], Tools(recipe)).rows[0]
+    assert row.question_spoken.lower().endswith(statement.lower())
+    recipe, said = texts(recipes.words())
+    assert find_step(recipes.SAY).run([said[statement]], Tools(recipe)).rows[0].answer == statement
+    _, talk = texts(recipes.mini())
+    assert statement not in talk and talk["Who was E.J. Smiley?"].answer.startswith("E.J. Smiley was")

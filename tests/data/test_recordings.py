@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from duologue.data import recordings as package
+from duologue.data.manifest import SPLITS
 from duologue.data.recordings import Recording, check, fetch, notes, speech
 from duologue.data.recordings.clips import cut, raw_pcm8
 from duologue.data.recordings.games import QueenArchive, drascula_lines
@@ -75,7 +76,9 @@ def test_nothing_to_be_had_is_an_error(two_sources, tmp_path):
         package.recordings("train", tmp_path, only=["bad"])
 
 
-@pytest.mark.parametrize(("split", "only", "said"), [("dev", None, "no split"), ("test", ["radio"], "no source radio")])
+@pytest.mark.parametrize(
+    ("split", "only", "said"), [("validation", None, "no split"), ("test", ["radio"], "no source radio")]
+)
 def test_what_is_asked_for_must_exist(two_sources, tmp_path, split, only, said):
     with pytest.raises(DataError, match=said):
         package.recordings(split, tmp_path, only=only)
@@ -190,6 +193,15 @@ def test_lines_become_recordings_and_what_has_no_words_becomes_a_sound(tmp_path)
     }
     assert package.recordings("test", tmp_path, only=["queen"]) == []
     assert [sound.name for sound in package.sounds("train", tmp_path, only=["voices"])] == ["C19A_021.SB"]
+
+
+def test_characters_set_aside_watch_training_and_are_not_trained_on(tmp_path, monkeypatch):
+    queen(tmp_path)
+    assert not {"joe", "cast"} & notes.QUEEN_DEV  # half of the game each, and the latter everybody's
+    monkeypatch.setattr(notes, "QUEEN_DEV", {"bob"})
+    names = {split: [clip.name for clip in package.recordings(split, tmp_path, only=["queen"])] for split in SPLITS}
+    assert names["dev"] == ["04001FP2.SB"] and names["test"] == []
+    assert len(names["train"]) == 4 and "04001FP2.SB" not in names["train"]
 
 
 def test_another_file_in_place_of_the_archive_is_refused(tmp_path):

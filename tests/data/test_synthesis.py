@@ -238,6 +238,20 @@ def test_held_out_questions_may_be_augmented_otherwise(recipe, tmp_path):
     assert found == {(True, "hiss"), (False, "crowd")}
 
 
+def test_askers_of_the_same_split_talk_in_the_background(recipe):
+    noisy = AugmentConfig(noise_chance=1.0, noises=("crowd",), noise_db=(0.0, 0.0))
+    recipe = dataclasses.replace(recipe, augment=noisy, clean=0.0)
+
+    def last(*rows: tuple[str, str]) -> bytes:
+        turns = [Turn(id=text, split=split, question=text, seed=3) for split, text in rows]
+        return find_step("speech").run(turns, Tools(recipe)).rows[-1].question_audio
+
+    alone = last(("train", "Who is it?"))
+    assert last(("dev", "Aaaa"), ("train", "Who is it?")) == alone
+    among = [last(("train", other), ("train", "Who is it?")) for other in ("Aaaa", "Zzzz", "Aaaa")]
+    assert among[0] == among[2] != among[1] and alone not in among
+
+
 def test_a_voice_that_is_not_installed_ends_the_run(recipe, tmp_path):
     missing = dataclasses.replace(TONES, command="no-such-voice {out}")
     recipe = dataclasses.replace(recipe, voices=(missing,), steps=(*recipe.steps, "speech"))
@@ -331,12 +345,14 @@ def test_sources_of_the_usual_shapes_are_read(tmp_path):
         {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello."}]},
         {"question": "Capital of Spain?", "answers": ["Madrid"]},
         {"prompt": "Say nothing"},
+        {"text": "He owns a vineyard."},
     ]
     expected = [
         ("Add these. 1 and 2", "Three."),
         ("Hi?", "Hello."),
         ("Capital of Spain?", "Madrid"),
         ("Say nothing", ""),
+        ("He owns a vineyard.", ""),
     ]
     lines = tmp_path / "a.jsonl"
     lines.write_text("\n\n".join(json.dumps(row) for row in rows))

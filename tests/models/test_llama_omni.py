@@ -4,46 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny_omni import PROMPT, listener, tiny_omni
+from tiny_omni import PROMPT, TICK, ask, listener, sounds, tiny_omni
 
 from duologue.errors import PartError, ShapeError
-from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
+from duologue.models.llama_omni.adapter import EmbeddingScale, ReadoutAdapter, ReadoutConfig, embedding_scale
 from duologue.models.llama_omni.listening import SHORTEST, quietest
-
-TICK = 1280
 
 
 @pytest.fixture(autouse=True)
 def no_grad():
     with torch.inference_mode():
         yield
-
-
-def sounds(seconds: float, seed: int) -> torch.Tensor:
-    return torch.randn(round(seconds * 16_000), generator=torch.Generator().manual_seed(seed)) * 0.1
-
-
-def ask(model, state, slot: int, audio: torch.Tensor, *, others: torch.Tensor | None = None):
-    """One turn in one slot. `others`: slots that idle on garbage meanwhile."""
-    slots = len(state.phase_B)
-    live_B = torch.zeros(slots, dtype=torch.bool)
-    live_B[slot] = True
-    audio = torch.nn.functional.pad(audio, (0, -len(audio) % TICK))
-    for tick in audio.split(TICK):
-        audio_BN = torch.randn(slots, TICK)
-        audio_BN[slot] = tick
-        model.listen(state, audio_BN, live_B)
-    model.end_turn(state, live_B)
-    ids, speech = [], []
-    for _ in range(2000):
-        frame = model.speak(state, live_B)
-        ids += [token for token in frame.ids_BT[slot].tolist() if token >= 0]
-        speech.append(frame.audio_BN[slot, : int(frame.samples_B[slot])])
-        if frame.done_B[slot]:
-            break
-    else:
-        raise AssertionError("the answer does not end")
-    return model.heard(state, slot), ids, torch.cat(speech)
 
 
 def test_a_draft_changes_nothing_of_what_is_heard():
@@ -200,3 +171,25 @@ def test_the_cut_falls_on_the_quietest_place():
     audio[32_000:36_000] = 0
     assert 32_000 <= quietest(audio) <= 36_000
     assert SHORTEST == 3200
+
+
+def test_the_size_of_embeddings_is_measured_once_for_each_table():
+    first, second = torch.nn.Embedding(50, 4), torch.nn.Embedding(50, 4)
+    first.weight.data *= 3
+    looks = []
+    first.register_forward_hook(lambda *_: looks.append(1))
+    scale = EmbeddingScale()
+    assert scale(first) == scale(first) == pytest.approx(float(first.weight.square().mean().sqrt()), rel=1e-5)
+    assert len(looks) == 1 and scale(second) == embedding_scale(second) != scale(first)
+
+
+def test_a_known_size_of_embeddings_gives_the_same_states():
+    model = tiny_omni()
+    hearing, embedding = model.ear.hearing, model.llm.embedding
+    torch.nn.init.normal_(hearing.adapter.down.weight)
+    with torch.no_grad():
+        heard = hearing.speller(hearing.listener.hear(sounds(1.0, 1)[None], torch.tensor([16_000])))
+        fresh = hearing.adapter(heard, embedding)
+        known = hearing.adapter(heard, embedding, scale=embedding_scale(embedding))
+        wrong = hearing.adapter(heard, embedding, scale=2 * embedding_scale(embedding))
+    assert torch.equal(fresh, known) and not torch.allclose(fresh, wrong)

@@ -11,7 +11,7 @@ from train.toy import steps
 
 from duologue.data.manifest import Turn, encode_flac, shard_name, write_shard
 from duologue.errors import CheckpointError, TrainError
-from duologue.train import OptimizerConfig, TrainConfig, train
+from duologue.train import OptimizerConfig, TrainConfig, listen_task, train
 from duologue.train.listen_task import ListenTask
 from duologue.train.parts import load_listener
 
@@ -49,7 +49,7 @@ def test_the_listener_learns_its_words_and_is_exported_whole(folder, tmp_path):
     result = train(config(folder, tmp_path, steps=40, noise=0.2))
     lines = steps(tmp_path)
     assert np.mean([line["loss"] for line in lines[-5:]]) < 0.85 * lines[0]["loss"]
-    assert set(result.evaluation) == {"wer", "invented"}
+    assert set(result.evaluation) == {"wer", "wer_all", "invented"}  # no real people among them
     before, _ = load_listener(str(folder / "whisper"))
     after, tokenizer = load_listener(str(result.export))
     assert after.config == before.config and tokenizer.is_file()
@@ -89,6 +89,24 @@ def test_rows_come_from_every_folder_also_those_without_words(folder, tmp_path):
     again = batches(task, 7, 3)
     for one, other in zip(batches(task, 0, 10)[7:], again, strict=True):
         assert torch.equal(one.audio_BN, other.audio_BN)
+
+
+def test_real_people_are_reported_apart_from_synthetic_voices(folder, tmp_path, monkeypatch):
+    audio = encode_flac(np.random.default_rng(1).uniform(-0.1, 0.1, 16_000), 16_000)
+    people = [
+        Turn(id=f"p{n}", split="dev", source="queen", question="Go away!", question_audio=audio, question_seconds=1.0)
+        for n in range(3)
+    ]
+    write_shard(tmp_path / "people" / shard_name(0), people)
+    task = config(folder, tmp_path, more=(str(tmp_path / "people"),), held_out=6).task.make()
+    real = [truth for _, truth, real in task._held_out if real]
+    made = [truth for _, truth, real in task._held_out if truth and not real]
+    assert real == ["Go away!"] * 3 and made
+    said = {"Go away!": "Go there!"}
+    answers = [said.get(truth, truth) for _, truth, _ in task._held_out]
+    monkeypatch.setattr(listen_task, "transcripts", lambda *_, **__: answers)
+    found = task.evaluate(task.build())
+    assert found["wer"] == 0 and found["wer_real"] == 0.5 and 0 < found["wer_all"] < 0.5 and found["invented"] == 0
 
 
 def test_the_exported_weights_are_a_mixture_where_asked(folder, tmp_path):

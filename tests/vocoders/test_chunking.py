@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
+from vocoding import say
 
 from duologue.errors import ShapeError
-from duologue.vocoders.chunking import Reach, init_chunks, vocode
+from duologue.vocoders.chunking import ChunkState, Reach, init_chunks, vocode
 
 ALL = torch.ones(2, dtype=torch.bool)
 
@@ -15,6 +16,12 @@ class Sums:
 
     hop, num_units = 2, 50
     reach = Reach(before=3, after=1, neighbours=1)
+
+    def init_state(self, slots: int) -> ChunkState:
+        return init_chunks(self.reach, slots, prosody=2)
+
+    def __call__(self, units_BT, counts_B, state, live_B, final_B, prosody_BTP=None) -> tuple[Tensor, Tensor]:
+        return vocode(self, units_BT, counts_B, state, live_B, final_B, prosody_BTP)
 
     def frames(self, units_T: Tensor, prosody_TP: Tensor | None) -> Tensor:
         return 1 + torch.cat([units_T[1:], units_T[:1] * 0]) % 3
@@ -26,27 +33,12 @@ class Sums:
         return padded_F.unfold(0, 5, 1).sum(1).repeat_interleave(2)
 
 
-def run(cut: list[int], units_BT: Tensor, prosody_BTP: Tensor | None) -> list[Tensor]:
-    state, rows, begin = init_chunks(Sums.reach, 2, prosody=2), [[], []], 0
-    for size in cut:
-        piece = slice(begin, begin + size)
-        begin += size
-        prosody = None if prosody_BTP is None else prosody_BTP[:, piece]
-        final_B = ALL & (begin == units_BT.shape[1])
-        audio_BN, samples_B = vocode(
-            Sums(), units_BT[:, piece], torch.tensor([size, size]), state, ALL, final_B, prosody
-        )
-        for row, audio_N, count in zip(rows, audio_BN, samples_B, strict=True):
-            row.append(audio_N[:count])
-    return [torch.cat(row) for row in rows]
-
-
 @pytest.mark.parametrize("prosody_BTP", [None, torch.rand(2, 30, 2)], ids=["units", "prosody"])
 @pytest.mark.parametrize("cut", [[1] * 30, [7, 7, 7, 9], [29, 1]])
 def test_chunks_equal_the_whole(cut, prosody_BTP):
     torch.manual_seed(0)
     units_BT = torch.randint(50, (2, 30))
-    for slot, audio_N in enumerate(run(cut, units_BT, prosody_BTP)):
+    for slot, audio_N in enumerate(say(Sums(), units_BT, cut, prosody_BTP).audio):
         prosody_TP = None if prosody_BTP is None else prosody_BTP[slot]
         frames_T = Sums().frames(units_BT[slot], None)
         torch.testing.assert_close(audio_N, Sums().render(units_BT[slot], frames_T, prosody_TP))

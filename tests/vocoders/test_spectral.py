@@ -1,4 +1,4 @@
-"""The spectral vocoder: pieces equal the whole, slots are apart, prosody is obeyed."""
+"""The spectral vocoder: what it holds back, ragged slots, what it refuses. The contract itself: test_conformance.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from vocoding import say
 
 from duologue import config
 from duologue.errors import ConfigError, ShapeError
@@ -41,34 +42,8 @@ def spoken():
     return units_BT, prosody_BTP
 
 
-def run(vocoder, units_BT, prosody_BTP, cut):
-    """Says the units in chunks of the lengths in `cut`; returns each slot's samples, and how many each chunk gave."""
-    state, begin, sizes = vocoder.init_state(2), 0, []
-    pieces = ([], [])
-    for count in cut:
-        part, final_B = slice(begin, begin + count), BOTH if begin + count == UNITS else NONE
-        prosody = None if prosody_BTP is None else prosody_BTP[:, part]
-        audio_BN, samples_B = vocoder(units_BT[:, part], torch.tensor([count, count]), state, BOTH, final_B, prosody)
-        for slot, samples in enumerate(samples_B.tolist()):
-            pieces[slot].append(audio_BN[slot, :samples])
-        sizes.append(samples_B.tolist())
-        begin += count
-    return [torch.cat(slot) for slot in pieces], sizes, state
-
-
-@pytest.mark.parametrize("given", [True, False])
-@pytest.mark.parametrize("cut", [[10, 10, 3], [1] * UNITS, [2, 21]])
-def test_pieces_give_the_whole(vocoder, spoken, cut, given):
-    units_BT, prosody_BTP = spoken[0], spoken[1] if given else None
-    whole, _, _ = run(vocoder, units_BT, prosody_BTP, [UNITS])
-    pieces, _, _ = run(vocoder, units_BT, prosody_BTP, cut)
-    assert whole[0].abs().max() > 0.01
-    for got, want in zip(pieces, whole, strict=True):
-        torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-
-
 def test_sound_comes_before_the_end_and_only_the_look_ahead_is_held_back(vocoder, spoken):
-    _, sizes, _ = run(vocoder, *spoken, [16, 7])
+    sizes = say(vocoder, spoken[0], [16, 7], spoken[1]).sizes
     for slot in range(2):
         steps_U = (spoken[1][slot, :, 0].exp() / 2).round().clamp(min=1).long()
         drawn = int(steps_U[: 16 - vocoder.unit_delay].sum()) - vocoder.draw.delay
@@ -77,14 +52,14 @@ def test_sound_comes_before_the_end_and_only_the_look_ahead_is_held_back(vocoder
 
 
 def test_a_final_slot_is_a_stream_not_begun(vocoder, spoken):
-    _, _, state = run(vocoder, *spoken, [12, 11])
+    state = say(vocoder, spoken[0], [12, 11], spoken[1]).state
     assert all(not tensor.any() for _, tensor in state.tensors())
 
 
 def test_slots_of_different_lengths_do_not_touch(vocoder, spoken):
     """One slot idles, gets fewer units and ends first: each says what it says alone."""
     units_BT, prosody_BTP = spoken
-    whole, _, _ = run(vocoder, units_BT, prosody_BTP, [UNITS])
+    whole = say(vocoder, units_BT, [UNITS], prosody_BTP).audio
     state, pieces, at = vocoder.init_state(2), ([], []), [0, 0]
     script = [((8, 3), (True, True)), ((5, 9), (True, False)), ((10, 6), (True, True)), ((4, 14), (False, True))]
     for counts, live in script:
@@ -104,24 +79,13 @@ def test_slots_of_different_lengths_do_not_touch(vocoder, spoken):
         torch.testing.assert_close(torch.cat(pieces[slot]), whole[slot], atol=1e-5, rtol=0)
 
 
-def test_save_and_load_resume_exactly(vocoder, spoken):
-    units_BT, prosody_BTP = spoken
-    whole, sizes, _ = run(vocoder, units_BT, prosody_BTP, [11, 12])
-    state, other, seven = vocoder.init_state(2), vocoder.init_state(2), torch.tensor([12, 12])
-    vocoder(units_BT[:, :11], torch.tensor([11, 11]), state, BOTH, NONE, prosody_BTP[:, :11])
-    other.load(1, state.save(0))
-    rows = [1, 0]  # slot 1 goes on with what slot 0 had begun
-    audio_BN, samples_B = vocoder(units_BT[rows, 11:], seven, other, BOTH, BOTH, prosody_BTP[rows, 11:])
-    torch.testing.assert_close(audio_BN[1, : samples_B[1]], whole[0][sizes[0][0] :], atol=1e-6, rtol=0)
-
-
 def test_independent_chunks_forget_each_other(spoken):
     vocoder, (units_BT, prosody_BTP) = build(independent_chunks=True), spoken
-    pieces, sizes, _ = run(vocoder, units_BT, prosody_BTP, [12, 11])
-    alone, _, _ = run(vocoder, units_BT[:, 12:], prosody_BTP[:, 12:], [11])
-    torch.testing.assert_close(pieces[0][sizes[0][0] :], alone[0])
-    whole, _, _ = run(build(), units_BT, prosody_BTP, [UNITS])
-    assert len(whole[0]) == len(pieces[0]) and (whole[0] - pieces[0]).abs().max() > 1e-3
+    pieces = say(vocoder, units_BT, [12, 11], prosody_BTP)
+    alone = say(vocoder, units_BT[:, 12:], [11], prosody_BTP[:, 12:]).audio[0]
+    whole, cut = say(build(), units_BT, [UNITS], prosody_BTP).audio[0], pieces.audio[0]
+    torch.testing.assert_close(cut[pieces.sizes[0][0] :], alone)
+    assert len(whole) == len(cut) and (whole - cut).abs().max() > 1e-3
 
 
 def test_gradients_reach_every_weight(spoken):

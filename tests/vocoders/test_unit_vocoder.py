@@ -3,6 +3,7 @@
 import pytest
 import torch
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
+from vocoding import say
 
 from duologue.errors import ConfigError, PartError, ShapeError
 from duologue.vocoders.unit_vocoder import CodeGenerator, CodeGeneratorConfig
@@ -42,13 +43,7 @@ def make(**options) -> CodeGenerator:
 
 
 def speak(vocoder: CodeGenerator, units_T: torch.Tensor, cut: list[int]) -> torch.Tensor:
-    state, pieces = vocoder.init_state(1), units_T[None].split(cut, dim=1)
-    audio = []
-    for index, piece in enumerate(pieces):
-        final_B = LAST if index == len(pieces) - 1 else MORE
-        audio_BN, samples_B = vocoder(piece, torch.tensor([piece.shape[1]]), state, ONE, final_B)
-        audio.append(audio_BN[0, : samples_B[0]])
-    return torch.cat(audio)
+    return say(vocoder, units_T[None], cut).audio[0]
 
 
 def test_generator_agrees_with_transformers_hifigan():

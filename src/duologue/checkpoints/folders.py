@@ -117,10 +117,10 @@ def resolve_model(name_or_dir: str | Path) -> Path:
 
 
 def open_model(name_or_dir: str | Path) -> ModelFolder:
-    """Reads a model folder's config.json. Weights are not touched yet.
+    """Reads a model folder's config.json, ours or of a published layout that a family loads. Weights are not touched.
 
     Raises:
-        CheckpointError: no such model, not one of ours, or of a newer format.
+        CheckpointError: no such model, of a layout that nobody here knows, or of a newer format.
         ConfigError: an unknown or missing key.
     """
     path = resolve_model(name_or_dir)
@@ -130,9 +130,13 @@ def open_model(name_or_dir: str | Path) -> ModelFolder:
         raise CheckpointError(f"{path}/config.json: cannot be read as JSON ({error}); {_AGAIN}") from error
     if not isinstance(data, dict) or "family" not in data or "format" not in data:
         kind = data.get("model_type") or data.get("architectures") if isinstance(data, dict) else None
+        published = importlib.import_module("duologue.models").PUBLISHED  # late, as the table of families
+        if isinstance(kind, str) and kind in published:
+            return ModelFolder(path=path, family=published[kind], model={}, files={}, artefacts={})
         what = f" (it looks like a transformers model: {kind})" if kind else ""
         raise CheckpointError(
             f"{path}/config.json: not a duologue model{what}; it needs the keys 'format', 'family', 'model' and 'files'"
+            f", or the model_type {' or '.join(published)}"
         )
     if data["format"] != FORMAT:
         raise CheckpointError(

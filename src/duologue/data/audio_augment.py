@@ -6,7 +6,8 @@ dataclass that goes into the manifest as JSON, and applying it again gives the s
     config = AugmentConfig()
     audio_16k, plan = augment(audio, rate=24_000, config=config, rng=np.random.default_rng(7))
 
-The order is that of the world: the voice, the room, noise, the microphone's tone, its gain and clipping, the line.
+The order is that of the world: the voice, the room, noise, the microphone's tone, its automatic gain, level and
+clipping, a codec, the line.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 
+from duologue.data.codings import CODINGS, code, compress, mu_law, soft_clip
 from duologue.data.noises import NOISES, RATE, fast_length, make_noise
 from duologue.errors import AudioError, ConfigError
 
@@ -48,6 +50,15 @@ class AugmentConfig:
     level_db: Range = (-38.0, -14.0)  # of the speech, relative to full scale
     clip_chance: float = 0.06
     clip: Range = (0.2, 0.8)  # of the peak, what is kept
+    compress_chance: float = 0.2  # an automatic gain: loud and faint come closer, with the noise in the pauses
+    compress_ratio: Range = (1.5, 8.0)  # decibels in for one decibel out
+    compress_reach_db: Range = (6.0, 30.0)  # how far below the speech's level it begins
+    compress_release: Range = (0.05, 0.5)  # seconds
+    ceiling_db: Range = (3.0, 18.0)  # of its soft clipping, over the speech's level
+    coding_chance: float = 0.2
+    codings: tuple[str, ...] = ("narrow", "mu-law", "adpcm", "transform")
+    coding_rate: Range = (7000.0, 16_000.0)  # Hz, at which the codec works; half of it gets through
+    coding_detail: Range = (0.0, 1.0)  # from its coarsest to its finest
     telephone_chance: float = 0.12
     lost_chance: float = 0.25  # of telephone calls, that packets are lost
     lost: Range = (0.005, 0.03)  # of 20 ms packets
@@ -59,11 +70,14 @@ class AugmentConfig:
             value = getattr(self, field.name)
             if field.name.endswith("_chance") and not 0 <= value <= 1:
                 raise ConfigError(f"AugmentConfig.{field.name}: need a chance between 0 and 1, got {value}")
-            if isinstance(value, tuple) and field.name != "noises" and not (len(value) == 2 and value[0] <= value[1]):
+            if field.name in ("noises", "codings"):
+                known = NOISES if field.name == "noises" else CODINGS
+                if unknown := set(value) - set(known):
+                    raise ConfigError(
+                        f"AugmentConfig.{field.name}: unknown {sorted(unknown)}; there are: {', '.join(known)}"
+                    )
+            elif isinstance(value, tuple) and not (len(value) == 2 and value[0] <= value[1]):
                 raise ConfigError(f"AugmentConfig.{field.name}: need (low, high), got {value}")
-        unknown = set(self.noises) - set(NOISES)
-        if unknown:
-            raise ConfigError(f"AugmentConfig.noises: unknown {sorted(unknown)}; there are: {', '.join(NOISES)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +97,13 @@ class Augmentation:
     low_cut: float = 0.0  # Hz
     level_db: float | None = None  # None: as it came
     clip: float = 1.0
+    compress_ratio: float = 1.0  # 1: no automatic gain
+    compress_reach_db: float = 0.0
+    compress_release: float = 0.1
+    ceiling_db: float = 0.0
+    coding: str = ""  # "": none
+    coding_rate: float = float(RATE)
+    coding_detail: float = 1.0
     telephone: tuple[float, float] | None = None  # the band in Hz
     lost: float = 0.0
     lead: float = 0.0
@@ -108,7 +129,8 @@ def draw(config: AugmentConfig, rng: np.random.Generator, *, voices: bool = Fals
     """Draws one augmentation.
 
     Args:
-        voices: other people's speech will be handed to `apply`, so one noise in five is a voice in the background.
+        voices: other people's speech will be handed to `apply`, so one noise in five is a voice in the background,
+            and a crowd is made of them.
     """
 
     def chance(probability: float) -> bool:
@@ -139,6 +161,12 @@ def draw(config: AugmentConfig, rng: np.random.Generator, *, voices: bool = Fals
     if chance(config.telephone_chance):
         plan["telephone"] = (even((200.0, 350.0)), even((3000.0, 3600.0)))
         plan["lost"] = even(config.lost) if chance(config.lost_chance) else 0.0
+    if chance(config.compress_chance):
+        plan |= {"compress_ratio": ratio(config.compress_ratio), "compress_reach_db": even(config.compress_reach_db)}
+        plan |= {"compress_release": ratio(config.compress_release), "ceiling_db": even(config.ceiling_db)}
+    if config.codings and chance(config.coding_chance):
+        plan |= {"coding": str(rng.choice(list(config.codings))), "coding_rate": even(config.coding_rate)}
+        plan["coding_detail"] = even(config.coding_detail)
     return Augmentation(**plan)
 
 
@@ -155,7 +183,8 @@ def apply(audio: Array, plan: Augmentation, *, rate: int, voices: Sequence[Array
 
     Args:
         audio: mono, [-1, 1], at `rate` Hz.
-        voices: clips at 16 kHz that may be heard in the background (`plan.noise == "speech"`).
+        voices: clips at 16 kHz that may be heard in the background: one of them (`plan.noise == "speech"`), or
+            several at once (`"crowd"`, which is made of shaped noise where there are none).
     Returns:
         float32 at 16 kHz in [-1, 1].
     Raises:
@@ -175,11 +204,17 @@ def apply(audio: Array, plan: Augmentation, *, rate: int, voices: Sequence[Array
         speech = speech + background * np.float32(loud * 10 ** (-plan.noise_db / 20))
     if plan.tilt_db or plan.bells or plan.low_cut:
         speech = _filter(speech, _tone_curve(plan))
+    if plan.compress_ratio > 1:
+        threshold = active_rms(speech) * 10 ** (-plan.compress_reach_db / 20)
+        speech = compress(speech, threshold=threshold, ratio=plan.compress_ratio, release=plan.compress_release)
+        speech = soft_clip(speech, active_rms(speech) * 10 ** (plan.ceiling_db / 20))
     if plan.level_db is not None:
         speech = speech * np.float32(10 ** (plan.level_db / 20) / max(active_rms(speech), 1e-9))
     if plan.clip < 1:
         limit = plan.clip * float(np.abs(speech).max(initial=1e-9))
         speech = np.clip(speech, -limit, limit)
+    if plan.coding:
+        speech = code(speech, plan.coding, rate=plan.coding_rate, detail=plan.coding_detail)
     if plan.telephone:
         speech = _telephone(speech, plan.telephone, plan.lost, rng)
     return np.clip(speech, -1, 1).astype(np.float32)
@@ -283,13 +318,6 @@ def room(seconds: float, direct_db: float, rng: np.random.Generator) -> Array:
     return tail.astype(np.float32)
 
 
-def mu_law(audio: Array) -> Array:
-    """Eight bits and back, as a G.711 mu-law line does to [-1, 1]."""
-    code = np.sign(audio) * np.log1p(255 * np.abs(np.clip(audio, -1, 1))) / np.log(256)
-    code = np.round(code * 127.5 - 0.5) / 127.5 + 0.5 / 127.5
-    return (np.sign(code) * (256 ** np.abs(code) - 1) / 255).astype(np.float32)
-
-
 def _telephone(audio: Array, band: tuple[float, float], lost: float, rng: np.random.Generator) -> Array:
     low, high = band
 
@@ -307,13 +335,17 @@ def _telephone(audio: Array, band: tuple[float, float], lost: float, rng: np.ran
 
 
 def _background(kind: str, length: int, rng: np.random.Generator, voices: Sequence[Array]) -> Array:
-    if kind != "speech" or not len(voices):
+    """A noise whose active parts have an RMS of 1."""
+    if kind not in ("speech", "crowd") or not len(voices):
         return make_noise("crowd" if kind == "speech" else kind, length, rng)
-    clip = np.asarray(voices[int(rng.integers(len(voices)))], np.float32)
-    clip = np.roll(
-        np.resize(clip, length) if len(clip) else np.zeros(length, np.float32), int(rng.integers(length + 1))
-    )
-    return clip / max(active_rms(clip), 1e-9)
+    sound = np.zeros(length, np.float32)
+    for _ in range(1 if kind == "speech" else int(rng.integers(3, 9))):
+        clip = np.asarray(voices[int(rng.integers(len(voices)))], np.float32)
+        turn, near = int(rng.integers(length + 1)), np.float32(10 ** (rng.uniform(-9, 0) / 20))
+        if len(clip):
+            clip = np.roll(np.resize(clip, length), turn)
+            sound += clip * near / max(active_rms(clip), 1e-9)
+    return sound / max(active_rms(sound), 1e-9)
 
 
 def _convolve(audio: Array, response: Array) -> Array:

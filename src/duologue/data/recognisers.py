@@ -1,4 +1,4 @@
-"""Recognisers that check training data: what they cannot understand is not taught."""
+"""Recognisers that check speech: training data, where what they cannot understand is not taught, and spoken answers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from duologue.errors import DataError
 
 RATE = 16_000  # Hz
+WINDOW = 30  # seconds, which Whisper hears at once
 
 
 class Recogniser(Protocol):
@@ -23,15 +24,16 @@ class Recogniser(Protocol):
 
 
 class WhisperRecogniser:
-    """Whisper through faster-whisper, in int8 on one thread, greedy: the same audio gives the same words.
+    """Whisper through faster-whisper, in int8; greedy and on one thread the same audio gives the same words.
 
     Args:
         folder: a CTranslate2 folder with model.bin, config.json, tokenizer.json and a vocabulary.
+        beam: more than 1 where it judges others, 1 where its speed counts.
     Raises:
         DataError: faster-whisper or the folder is missing.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, *, threads: int = 1, beam: int = 1):
         folder = Path(folder)
         lacking = [name for name in ("model.bin", "config.json", "tokenizer.json") if not (folder / name).is_file()]
         if lacking:
@@ -40,7 +42,8 @@ class WhisperRecogniser:
             from faster_whisper import WhisperModel
         except ImportError as error:
             raise DataError(f"faster-whisper is missing ({error}): pip install duologue[train]") from error
-        self._model: Any = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1)
+        self.beam = beam
+        self._model: Any = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=threads)
 
     def transcribe(self, audio: np.ndarray, rate: int) -> str:
         import soxr
@@ -51,11 +54,11 @@ class WhisperRecogniser:
         segments, _ = self._model.transcribe(
             audio,
             language="en",
-            beam_size=1,
+            beam_size=self.beam,
             temperature=0.0,
             condition_on_previous_text=False,
             without_timestamps=True,
-            max_new_tokens=12 + int(8 * len(audio) / RATE),  # nobody says more; a decoder that loops does
+            max_new_tokens=12 + int(8 * min(len(audio) / RATE, WINDOW)),  # nobody says more; a decoder that loops does
         )
         return " ".join(segment.text.strip() for segment in segments).strip()
 

@@ -6,15 +6,12 @@ sweep is table 2 of LLaMA-Omni (arXiv:2409.06666) for this model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from duologue.checkpoints import Resolver
 from duologue.errors import DataError, PartError
 from duologue.eval.cascade import Cascade
 from duologue.eval.context import OMEGA_OFFLINE, WARM_UP, Context, Spoken, stream_text
@@ -204,25 +201,6 @@ def jump(audio: np.ndarray, places: list[int], rate: int) -> float:
     near = [steps[max(0, place // size - 1) : place // size + 1] for place in places if place // size <= len(steps)]
     found = np.concatenate(near) if near else np.zeros(0)
     return float(found.mean() / (steps.mean() + 1e-9)) if len(found) else 1.0
-
-
-def run(
-    name: str = "bench",
-    *,
-    model: str = "mini",
-    out: Path | None = None,
-    settings: Sequence[str] = (),
-    resolver: Resolver | None = None,
-    quick: bool = False,
-    only: Sequence[str] | None = None,
-    again: bool = False,
-) -> Path:
-    """`duologue bench`: `eval.run` with the tasks of this file alone."""
-    from duologue.eval import runner  # late: it knows this file
-
-    return runner.run(
-        name, model=model, out=out, settings=settings, resolver=resolver, quick=quick, only=only, again=again
-    )
 
 
 BENCH: tuple[Task, ...] = (

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from duologue.data.recognisers import Recogniser
 from duologue.eval.context import first_sentence, milliseconds_since
-from duologue.eval.judges import Recogniser
 
 Voice = Callable[[str], tuple[np.ndarray, int]]
 

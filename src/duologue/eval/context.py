@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from duologue.data.recognisers import Recogniser
 from duologue.data.recordings import Recording, Sound
 from duologue.data.speakers import Speaker
 from duologue.errors import PartError
 from duologue.eval import testsets
-from duologue.eval.judges import Quality, Recogniser
+from duologue.eval.judges import Quality
 from duologue.eval.testsets import Clip
 from duologue.pipeline import Done, Heard, Metrics, Pipeline
 

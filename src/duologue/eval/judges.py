@@ -1,6 +1,6 @@
-"""Independent judges: a recogniser that mini has never seen, and a model of what listeners say about quality.
+"""Independent judges, never part of what is being measured: a model of what listeners say about quality.
 
-They run on the CPU in int8 or through onnxruntime, and are never part of what is being measured.
+The recogniser that judges words is `data.recognisers.WhisperRecogniser` with a model that mini has never seen.
 """
 
 from __future__ import annotations
@@ -12,59 +12,18 @@ from typing import Any, Protocol
 import numpy as np
 import soxr
 
-from duologue.errors import CheckpointError, DataError
+from duologue.errors import DataError
 from duologue.eval.metrics import TRAIN_EXTRA
 
-RATE = 16_000  # Hz, of both judges
+RATE = 16_000  # Hz, of the judge
 DNSMOS_SECONDS = 9.01  # the model's window
 DNSMOS_OVERALL = (-0.06766283, 1.11546468, 0.04602535)  # raw score -> mean opinion, P.835 (Reddy et al. 2022)
-
-
-class Recogniser(Protocol):
-    """Anything that writes down what it hears."""
-
-    def transcribe(self, audio: np.ndarray, rate: int) -> str: ...
 
 
 class Quality(Protocol):
     """Anything that scores how clean speech sounds, 1 to 5."""
 
     def score(self, audio: np.ndarray, rate: int) -> float: ...
-
-
-class WhisperJudge:
-    """Whisper through faster-whisper in int8.
-
-    Args:
-        folder: a CTranslate2 folder with model.bin, config.json, tokenizer.json and a vocabulary.
-        beam: 5 where it judges, 1 where its speed is what counts.
-    """
-
-    def __init__(self, folder: Path, *, threads: int = 1, beam: int = 5):
-        folder = Path(folder)
-        for name in ("model.bin", "config.json", "tokenizer.json"):
-            if not (folder / name).is_file():
-                raise CheckpointError(f"{folder}: need a CTranslate2 Whisper folder, {name} is missing")
-        try:
-            from faster_whisper import WhisperModel
-        except ImportError as error:
-            raise DataError(f"faster-whisper is missing; {TRAIN_EXTRA}") from error
-        self.beam = beam
-        self.model: Any = WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=threads)
-
-    def transcribe(self, audio: np.ndarray, rate: int) -> str:
-        """The words in audio of [-1, 1]; empty where there is nothing to hear."""
-        if not len(audio):
-            return ""
-        segments, _ = self.model.transcribe(
-            resample(audio, rate, RATE),
-            language="en",
-            beam_size=self.beam,
-            temperature=0.0,
-            condition_on_previous_text=False,
-            without_timestamps=True,
-        )
-        return " ".join(segment.text.strip() for segment in segments).strip()
 
 
 class Dnsmos:

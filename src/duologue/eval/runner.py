@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 from duologue.checkpoints import Resolver, resolve_model
+from duologue.data.recognisers import WhisperRecogniser
 from duologue.data.recordings import Sound, recordings, sounds
 from duologue.errors import ConfigError, DataError, DuologueError
 from duologue.eval.bench import BENCH
 from duologue.eval.context import Context, fingerprint
-from duologue.eval.judges import Dnsmos, Recogniser, WhisperJudge
+from duologue.eval.judges import Dnsmos
 from duologue.eval.metrics import Interval
 from duologue.eval.report import Entry, write_report
 from duologue.eval.tasks import TASKS, Outcome, Task
@@ -84,8 +85,8 @@ def run(
     def load(more: Mapping[str, Any]) -> Pipeline:
         return Pipeline.from_pretrained(model, resolver=find, settings={**changes, **more})
 
-    def recogniser(threads: int, beam: int) -> Recogniser:
-        return WhisperJudge(find(JUDGE), threads=threads, beam=beam)
+    def recogniser(threads: int, beam: int) -> WhisperRecogniser:
+        return WhisperRecogniser(find(JUDGE), threads=threads, beam=beam)
 
     def teacher() -> Callable[[str], tuple[np.ndarray, int]]:
         from duologue.data.teacher import HibariTeacher

@@ -21,5 +21,13 @@ class _Families(Mapping[str, ModuleType]):
         return len(self._homes)
 
 
-FAMILIES = _Families({"llama_omni": "duologue.models.llama_omni.loading"})
+FAMILIES = _Families(
+    {
+        "llama_omni": "duologue.models.llama_omni.loading",
+        "llama_omni_release": "duologue.models.llama_omni.released_model",
+    }
+)
 """Family name to the module whose `from_folder` loads it."""
+
+PUBLISHED = {"omni_speech2s_llama": "llama_omni_release"}
+"""`model_type` of folders that others published, to the family that loads them as they are."""

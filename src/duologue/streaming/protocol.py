@@ -59,7 +59,10 @@ class StreamingModel(Protocol):
         ...
 
     def end_turn(self, state: State, live_B: Tensor) -> None:
-        """The user has finished: makes the answer ready to start. Turn-taking families only."""
+        """The user has finished: makes the answer ready to start. Turn-taking families only.
+
+        A slot that heard no speech is done at once: its next `speak` gives nothing but `done_B`.
+        """
         ...
 
     def speak(self, state: State, live_B: Tensor) -> Frame:
@@ -71,7 +74,7 @@ class StreamingModel(Protocol):
         ...
 
     def heard(self, state: State, slot: int) -> str:
-        """What the model believes the user has said in this turn, as text; empty when it heard no speech."""
+        """What the model believes was said in this turn, as text; empty when it heard no speech, or writes no text."""
         ...
 
     def text(self, ids: list[int]) -> str:

@@ -25,10 +25,9 @@ from duologue.codecs.text import Message, TextCodec, load_tokenizer
 from duologue.data.batches import BatchConfig
 from duologue.data.manifest import Turn
 from duologue.errors import CheckpointError, ConfigError, DataError
-from duologue.models.llama_omni.adapter import PieceTable, ReadoutAdapter, ReadoutConfig
+from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig, Speller
 from duologue.models.llama_omni.listener import Heard
 from duologue.models.llama_omni.loading import fill_in
-from duologue.nn.attention import KVCache
 from duologue.nn.lora import add_lora, lora_layers
 from duologue.nn.transformer import Transformer
 from duologue.train import features
@@ -80,9 +79,9 @@ class AnswerTask:
 class AnswerModel(nn.Module):
     """What is trained, and the frozen model round it."""
 
-    def __init__(self, adapter: ReadoutAdapter, llm: Transformer, table: PieceTable):
+    def __init__(self, adapter: ReadoutAdapter, llm: Transformer):
         super().__init__()
-        self.adapter, self.llm, self.table = adapter, llm, table
+        self.adapter, self.llm = adapter, llm
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class AnswerBatch:
     labels_BT: Tensor
     counts_B: Tensor
     heard_BT: Tensor  # True at places of heard questions
-    heard: Heard | None  # of the rows that have such places, in their order
+    heard: Heard | None  # in tokens, of the rows that have such places, in their order
 
 
 class _Answering:
@@ -109,7 +108,7 @@ class _Answering:
     def build(self) -> nn.Module:
         c = self.config
         llm, self._codec = load_language_model(c.llm, c.dtype)
-        listener, tokenizer = load_listener(c.listener)
+        listener, _ = load_listener(c.listener)
         shape = ReadoutConfig(state_dim=listener.config.whisper.dim, hidden_dim=c.hidden, llm_dim=llm.config.dim)
         adapter = ReadoutAdapter(shape)
         add_lora(llm, rank=c.rank, alpha=c.alpha, targets=("blocks.*",))
@@ -117,8 +116,7 @@ class _Answering:
             folder = find(c.start)
             load_part(adapter, "adapter", folder).train()
             put_changes(llm, load_tensors(folder / "llm_lora.safetensors"), where=str(folder))
-        table = PieceTable(load_tokenizer(tokenizer), self._codec, vocab_size=listener.config.end + 1)
-        return AnswerModel(adapter, llm, table)
+        return AnswerModel(adapter, llm)
 
     @property
     def codec(self) -> TextCodec:
@@ -126,6 +124,15 @@ class _Answering:
         if self._codec is None:
             self._codec = load_language_model(self.config.llm, self.config.dtype)[1]
         return self._codec
+
+    @functools.cached_property
+    def _speller(self) -> Speller:
+        listener, tokenizer = load_listener(self.config.listener)
+        return Speller(load_tokenizer(tokenizer), self.codec, vocab_size=listener.config.end + 1)
+
+    def spelt(self, heard: Heard) -> Heard:
+        """What was heard in the language model's tokens."""
+        return self._speller(heard)
 
     @functools.cached_property
     def heard(self) -> features.RowCache:
@@ -160,15 +167,14 @@ class _Answering:
         common, frames = manifest.any_day(system_day), features.Frames.of(self.codec)
         days = [manifest.day_of(turn.id) or common for turn in turns]
         systems = list(dict.fromkeys(days))
-        ids, labels, marks, kept = [], [], [], []
+        ids, labels, marks = [], [], []
+        hear = [wanted and turn.id in self.heard for turn, wanted in zip(turns, hear, strict=True)]
+        kept = [self.heard[turn.id] for turn, wanted in zip(turns, hear, strict=True) if wanted]
+        spelt = self.spelt(features.padded_heard(kept)) if kept else None
+        counts = iter(spelt.counts_B.tolist() if spelt is not None else ())
         for turn, wanted in zip(turns, hear, strict=True):
-            if wanted and turn.id in self.heard:
-                kept.append(self.heard[turn.id])
-                question = [0] * len(kept[-1]["ids"])
-                mark = [True] * len(question)
-            else:
-                question = self.codec.encode(turn.question)
-                mark = [False] * len(question)
+            question = [0] * next(counts) if wanted else self.codec.encode(turn.question)
+            mark = [wanted] * len(question)
             answer = [*self.codec.encode(turn.answer), frames.end]
             row = [*frames.opening, *question, *frames.to_answer, *answer[:-1]]
             ids.append(torch.tensor(row))
@@ -190,7 +196,7 @@ class _Answering:
             labels_BT=_padded(labels, IGNORED),
             counts_B=torch.tensor([len(row) for row in ids]),
             heard_BT=_padded(marks, False),
-            heard=features.padded_heard(kept) if kept else None,
+            heard=spelt,
         )
 
     def loss(self, module: nn.Module, batch: AnswerBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
@@ -253,10 +259,10 @@ def cross_entropy(model: AnswerModel, batch: AnswerBatch) -> Tensor:
     """The mean over the answers' tokens. The instructions pass without a gradient, once each."""
     llm = model.llm
     B, T = batch.ids_BT.shape
-    cache = _opened(llm, batch, room=T)
+    cache = features.opened(llm, batch.systems_ST, batch.counts_S, batch.system_B, room=T)
     x_BTD = llm.embedding(batch.ids_BT)
     if batch.heard is not None:
-        embeddings_HTD = model.adapter(batch.heard, model.table, llm.embedding)
+        embeddings_HTD = model.adapter(batch.heard, llm.embedding)
         real_HT = torch.arange(embeddings_HTD.shape[1], device=x_BTD.device) < batch.heard.counts_B[:, None]
         x_BTD = x_BTD.clone()
         x_BTD[batch.heard_BT] = embeddings_HTD[real_HT].to(x_BTD.dtype)
@@ -264,20 +270,6 @@ def cross_entropy(model: AnswerModel, batch: AnswerBatch) -> Tensor:
     hidden_BTD = llm(x_BTD, cache, live_B, batch.counts_B)
     keep_BT = batch.labels_BT != IGNORED
     return F.cross_entropy(llm.logits(hidden_BTD[keep_BT]).float(), batch.labels_BT[keep_BT])
-
-
-@torch.no_grad()
-def _opened(llm: Transformer, batch: AnswerBatch, *, room: int) -> KVCache:
-    """A cache in which every row has read its instructions."""
-    S, width = batch.systems_ST.shape
-    state = llm.init_state(S, width)
-    live_S = torch.ones(S, dtype=torch.bool, device=batch.systems_ST.device)
-    llm(llm.embedding(batch.systems_ST), state, live_S, batch.counts_S)
-    cache = llm.init_state(len(batch.system_B), width + room)
-    cache.k_BLHTD[:, :, :, :width] = state.k_BLHTD[batch.system_B]
-    cache.v_BLHTD[:, :, :, :width] = state.v_BLHTD[batch.system_B]
-    cache.length_B.copy_(batch.counts_S[batch.system_B])
-    return cache
 
 
 def _padded(rows: Sequence[Tensor], value: float) -> Tensor:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,6 +22,7 @@ from duologue.data.manifest import QUESTION_RATE, Turn, decode_flac, read_shard,
 from duologue.errors import DataError
 from duologue.models.llama_omni.listener import Heard, Listener
 from duologue.models.llama_omni.loading import fill_in
+from duologue.nn.attention import KVCache
 from duologue.nn.transformer import Transformer
 from duologue.train.progress import Bar
 from duologue.train.rows import FIRST_DAY, day_of
@@ -29,6 +30,13 @@ from duologue.train.state import write_whole
 
 M = TypeVar("M", bound=nn.Module)
 Ragged = dict[str, Tensor]  # of one row; all its tensors have the same first axis
+
+
+class Hears(Protocol):
+    """What `heard` needs of a listener."""
+
+    def hear(self, audio_BN: Tensor, samples_B: Tensor) -> Heard: ...
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 class RowCache:
@@ -99,7 +107,7 @@ def cached(
         for number, shard in enumerate(missing, start=1):
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
                 made = make(read_shard(shard, columns=columns))
-            write_cache(place / f"{shard.stem}.safetensors", made, like)
+                write_cache(place / f"{shard.stem}.safetensors", made, like)
             if bar:
                 bar.step({"step": number})
     finally:
@@ -126,7 +134,7 @@ def groups(items: Sequence[Any], lengths: Sequence[int], most: int) -> Iterator[
 
 
 @torch.no_grad()
-def heard(turns: list[Turn], listener: Listener, *, longest: float = 28.0) -> dict[str, Ragged]:
+def heard(turns: list[Turn], listener: Hears, *, longest: float = 28.0) -> dict[str, Ragged]:
     """What the listener hears in each question: pieces, states, guesses. Rows where it hears nothing are left out."""
     rows: dict[str, Ragged] = {}
     asked = [turn for turn in turns if turn.question_audio and 0.2 <= turn.question_seconds <= longest]
@@ -150,7 +158,11 @@ def heard(turns: list[Turn], listener: Listener, *, longest: float = 28.0) -> di
 
 def heard_like(listener: Listener) -> Ragged:
     """Tensors of length 0, shaped as those of `heard`."""
-    dim, candidates = listener.config.whisper.dim, listener.config.candidates
+    return heard_shapes(listener.config.whisper.dim, listener.config.candidates)
+
+
+def heard_shapes(dim: int, candidates: int) -> Ragged:
+    """As `heard_like`, of any listener with states of this width and so many guesses."""
     return {
         "ids": torch.zeros(0, dtype=torch.int32),
         "states": torch.zeros(0, dim, dtype=torch.float16),
@@ -189,6 +201,26 @@ class Frames:
 
 
 @torch.no_grad()
+def opened(llm: Transformer, systems_ST: Tensor, counts_S: Tensor, system_B: Tensor, *, room: int) -> KVCache:
+    """A cache in which every row has read its instructions; those that several rows share are read once.
+
+    Args:
+        systems_ST: the instructions' tokens, padded; `counts_S` of them are real.
+        system_B: which of them opens each row.
+        room: positions for what follows.
+    """
+    S, width = systems_ST.shape
+    state = llm.init_state(S, width)
+    live_S = torch.ones(S, dtype=torch.bool, device=systems_ST.device)
+    llm(llm.embedding(systems_ST), state, live_S, counts_S)
+    cache = llm.init_state(len(system_B), width + room)
+    cache.k_BLHTD[:, :, :, :width] = state.k_BLHTD[system_B]
+    cache.v_BLHTD[:, :, :, :width] = state.v_BLHTD[system_B]
+    cache.length_B.copy_(counts_S[system_B])
+    return cache
+
+
+@torch.no_grad()
 def answer_states(
     turns: list[Turn], llm: Transformer, codec: TextCodec, *, system: str, tokens: int = 4096
 ) -> dict[str, Ragged]:
@@ -200,24 +232,29 @@ def answer_states(
         system: instructions with {weekday} and the like; each row has its own day, or else the first.
         tokens: of padded rows in a batch.
     """
-    frames, rows = Frames.of(codec), dict[str, Ragged]()
-    items = []
+    frames, rows, items = Frames.of(codec), dict[str, Ragged](), []
     for turn in turns:
         if turn.units and turn.answer.strip():
-            day = day_of(turn.id) or FIRST_DAY
-            prompt = codec.chat([Message("system", fill_in(system, day))], answer=False)
-            prompt = prompt + frames.opening + codec.encode(turn.question) + frames.to_answer
-            items.append((turn.id, prompt, [*codec.encode(turn.answer), frames.end]))
+            asked = [*frames.opening, *codec.encode(turn.question), *frames.to_answer]
+            items.append((turn.id, day_of(turn.id) or FIRST_DAY, asked, [*codec.encode(turn.answer), frames.end]))
     device = llm.embedding.weight.device
-    for group in groups(items, [len(prompt) + len(answer) for _, prompt, answer in items], tokens):
-        whole = [torch.tensor(prompt + answer) for _, prompt, answer in group]
+    for group in groups(items, [len(asked) + len(answer) for _, _, asked, answer in items], tokens):
+        days = list(dict.fromkeys(day for _, day, _, _ in group))
+        prompts = [torch.tensor(codec.chat([Message("system", fill_in(system, day))], answer=False)) for day in days]
+        cache = opened(
+            llm,
+            torch.nn.utils.rnn.pad_sequence(prompts, batch_first=True).to(device),
+            torch.tensor([len(prompt) for prompt in prompts], device=device),
+            torch.tensor([days.index(day) for _, day, _, _ in group], device=device),
+            room=max(len(asked) + len(answer) for _, _, asked, answer in group),
+        )
+        whole = [torch.tensor(asked + answer) for _, _, asked, answer in group]
         counts_B = torch.tensor([len(ids) for ids in whole], device=device)
         ids_BT = torch.nn.utils.rnn.pad_sequence(whole, batch_first=True).to(device)
-        state = llm.init_state(*ids_BT.shape)
         live_B = torch.ones(len(group), dtype=torch.bool, device=device)
-        hidden_BTD = llm(llm.embedding(ids_BT), state, live_B, counts_B)
-        for row, (name, prompt, answer) in enumerate(group):
-            states = hidden_BTD[row, len(prompt) : len(prompt) + len(answer)]
+        hidden_BTD = llm(llm.embedding(ids_BT), cache, live_B, counts_B)
+        for row, (name, _, asked, answer) in enumerate(group):
+            states = hidden_BTD[row, len(asked) : len(asked) + len(answer)]
             rows[name] = {"ids": torch.tensor(answer, dtype=torch.int32), "states": states.half().cpu()}
     return {turn.id: rows[turn.id] for turn in turns if turn.id in rows}
 

@@ -22,7 +22,8 @@ from duologue.codecs.text import load_tokenizer
 from duologue.data.batches import BatchConfig
 from duologue.data.manifest import QUESTION_RATE, Turn, decode_flac
 from duologue.data.noises import make_noise
-from duologue.eval.metrics import error_rate, normalise, word_edits
+from duologue.data.recordings import is_recording
+from duologue.eval.metrics import Edits, error_rate, normalise, word_edits
 from duologue.models.llama_omni.listener import Listener
 from duologue.models.whisper import Whisper
 from duologue.train import rows as manifest
@@ -135,21 +136,30 @@ class _Listening:
         return value, dict(metrics)
 
     @functools.cached_property
-    def _held_out(self) -> list[tuple[Utterance, str]]:
+    def _held_out(self) -> list[tuple[Utterance, str, bool]]:
+        """Clips with their words, and whether a real person says them."""
         c, rng = self.config, np.random.default_rng(3)
-        columns = ("question", "question_spoken", "question_audio", "question_seconds")
+        columns = ("source", "question", "question_spoken", "question_audio", "question_seconds")
         found = manifest.held_out((c.data, *c.more), columns, most=c.held_out)
         turns = [turn for _, turn in found if SHORTEST <= turn.question_seconds <= c.longest]
-        spoken = [(self._clip(turn), words_of(turn)) for turn in turns]
-        return spoken + [(self._noise(rng, most=5 * SAMPLE_RATE), "") for _ in range(c.held_out_noises)]
+        spoken = [(self._clip(turn), words_of(turn), is_recording(turn.source)) for turn in turns]
+        return spoken + [(self._noise(rng, most=5 * SAMPLE_RATE), "", False) for _ in range(c.held_out_noises)]
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Word error rate on held-out clips, and the share of clips without speech in which words are heard."""
-        clips, texts = zip(*self._held_out, strict=True) if self._held_out else ((), ())
+        """Word error rates on held-out clips: of synthesisers (`wer`), of real people where there are any (`wer_real`),
+        of both together (`wer_all`); and the share of clips without speech in which words are heard (`invented`)."""
+        clips = [clip for clip, _, _ in self._held_out]
         written = transcripts(module, clips, self.tokenizer, seconds=self.config.seconds)  # type: ignore[arg-type]
-        spoken = [word_edits(text, said) for text, said in zip(texts, written, strict=True) if text]
-        silent = [bool(normalise(said)) for text, said in zip(texts, written, strict=True) if not text]
-        return {"wer": error_rate(spoken), "invented": sum(silent) / max(1, len(silent))}
+        silent: list[bool] = []
+        edits: dict[bool, list[Edits]] = {False: [], True: []}
+        for (_, text, real), said in zip(self._held_out, written, strict=True):
+            if text:
+                edits[real].append(word_edits(text, said))
+            else:
+                silent.append(bool(normalise(said)))
+        rates = {"wer": edits[False], "wer_real": edits[True], "wer_all": edits[False] + edits[True]}
+        found = {name: error_rate(group) for name, group in rates.items() if group}
+        return {**found, "invented": sum(silent) / max(1, len(silent))}
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """listener.safetensors, listener.json, listener_tokenizer.json."""

@@ -18,6 +18,7 @@ from duologue.codecs.text import TextCodec, load_tokenizer
 from duologue.errors import CheckpointError, TrainError
 from duologue.models.ctranslate2 import read_whisper
 from duologue.models.language_model import read_language_model
+from duologue.models.llama_omni.ctc_listener import CtcListener, CtcListenerConfig
 from duologue.models.llama_omni.listener import Listener, ListenerConfig
 from duologue.models.llama_omni.released import load_whisper
 from duologue.models.whisper import Whisper
@@ -25,6 +26,7 @@ from duologue.nn.transformer import Transformer
 
 M = TypeVar("M", bound=nn.Module)
 TOKENIZER = "listener_tokenizer.json"
+CTC_LISTENER = "ctc_listener"  # the name of the part that the stage `ctc` exports
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -88,6 +90,21 @@ def load_listener(name: str) -> tuple[Listener, Path]:
     listener = Listener(listener_config(whisper, load_tokenizer(tokenizer), where=str(path)))
     listener.whisper = whisper.float()
     return listener.eval(), tokenizer
+
+
+def load_ctc_listener(name: str) -> CtcListener:
+    """A listener of the paper's form.
+
+    Args:
+        name: a folder that the stage `ctc` exported.
+    Raises:
+        CheckpointError: not such a folder.
+    """
+    path = find(name)
+    if not (path / f"{CTC_LISTENER}.json").is_file():
+        raise CheckpointError(f"{path}: there is no {CTC_LISTENER}.json; need what a stage with CtcTask exported")
+    config = configs.load(CtcListenerConfig, path / f"{CTC_LISTENER}.json")
+    return load_part(CtcListener(config), CTC_LISTENER, path)
 
 
 def listener_config(whisper: Whisper, tokenizer: Tokenizer, *, where: str) -> ListenerConfig:

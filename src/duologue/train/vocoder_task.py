@@ -50,6 +50,7 @@ class _Vocoding:
         self.config = config
 
     @functools.cached_property
+    @torch.autocast("cpu", enabled=False)  # the loop may ask for it while it evaluates in bf16
     def _data(self) -> tuple[VocoderData, VocoderData]:
         """For training and held out, in the frame space of the start or of the first file."""
         c, like = self.config, None

@@ -17,15 +17,17 @@ from torch import Tensor
 from duologue import config as configs
 from duologue.checkpoints import save_model
 from duologue.data.manifest import QUESTION_RATE, Turn, encode_flac, read_rows, shard_name, write_shard
+from duologue.data.recordings import Split
 from duologue.errors import DataError, TrainError
 from duologue.models.llama_omni.adapter import ReadoutConfig
+from duologue.models.llama_omni.ctc_listener import CtcListenerConfig
 from duologue.models.llama_omni.listener import ListenerConfig
 from duologue.models.llama_omni.loading import OmniConfig
 from duologue.models.llama_omni.speech_decoder import SpeechDecoderConfig
 from duologue.nn.quant import pack_int8
 from duologue.train.answer_task import SYSTEM
 from duologue.train.loop import Result
-from duologue.train.parts import TOKENIZER, find, load_language_model, load_tensors
+from duologue.train.parts import CTC_LISTENER, TOKENIZER, find, load_language_model, load_tensors
 from duologue.train.state import write_whole
 from duologue.vocoders.spectral import SpectralVocoderConfig
 
@@ -59,7 +61,7 @@ class RecordingsStage:
     only: tuple[str, ...] = ()  # sources; empty: all that are to be had
     longest: float = 16.0  # seconds; longer clips are left out
     sounds: int = 200  # clips without words
-    dev: int = 40  # one clip of so many is held out
+    dev_sounds: int = 40  # one sound of so many is held out; of speech, the split dev of `data.recordings`
 
     def run(self) -> None:
         out = Path(self.out)
@@ -69,7 +71,6 @@ class RecordingsStage:
         rows: list[Turn] = []
         for number, row in enumerate(self._rows()):
             rows.append(row)
-            row.split = "dev" if number % self.dev == 0 else "train"
             if len(rows) == 256:
                 write_shard(out / "shards" / shard_name(number // 256), rows)
                 rows = []
@@ -80,20 +81,29 @@ class RecordingsStage:
     def _rows(self) -> Iterator[Turn]:
         import numpy as np
 
-        from duologue.data.recordings import iterate_recordings, iterate_sounds
+        from duologue.data.recordings import iterate_sounds
 
-        for clip in iterate_recordings("train", only=self.only or None):
-            audio = _at(QUESTION_RATE, clip.audio, clip.sample_rate)
-            if clip.text.strip() and 0.5 <= len(audio) / QUESTION_RATE <= self.longest:
-                yield _row(f"{clip.source}/{clip.name}", audio, clip.text.strip(), clip.speaker)
         rng, left = np.random.default_rng(0), self.sounds
+        held_out = list(self._people("dev"))
+        for place in rng.permutation(len(held_out)):  # who takes the first few of them hears all of the speakers
+            yield held_out[place]
+        yield from self._people("train")
         for sound in iterate_sounds("train") if left else ():
             audio = _at(QUESTION_RATE, sound.audio, sound.sample_rate)
             size = int(rng.uniform(0.8, 6) * QUESTION_RATE)
             begin = int(rng.integers(0, max(1, len(audio) - size)))
             if len(audio) >= QUESTION_RATE // 2 and left:
+                split = "train" if (self.sounds - left) % self.dev_sounds else "dev"
                 left -= 1
-                yield _row(f"{sound.source}/{sound.name}", audio[begin : begin + size], "", "")
+                yield _row(f"{sound.source}/{sound.name}", audio[begin : begin + size], "", "", split)
+
+    def _people(self, split: Split) -> Iterator[Turn]:
+        from duologue.data.recordings import iterate_recordings
+
+        for clip in iterate_recordings(split, only=self.only or None):
+            audio = _at(QUESTION_RATE, clip.audio, clip.sample_rate)
+            if clip.text.strip() and 0.5 <= len(audio) / QUESTION_RATE <= self.longest:
+                yield _row(f"{clip.source}/{clip.name}", audio, clip.text.strip(), clip.speaker, split)
 
 
 def _at(rate: int, audio: Any, found: int) -> Any:
@@ -104,9 +114,10 @@ def _at(rate: int, audio: Any, found: int) -> Any:
     return soxr.resample(audio, found, rate)
 
 
-def _row(name: str, audio: Any, text: str, speaker: str) -> Turn:
+def _row(name: str, audio: Any, text: str, speaker: str, split: str) -> Turn:
     return Turn(
         id=name,
+        split=split,
         source=name.partition("/")[0],
         question=text,
         question_spoken=text,
@@ -143,7 +154,7 @@ class ModelStage:
     """A model folder from what the stages exported."""
 
     name: str
-    listen: str  # the folders of the runs
+    listen: str  # the folders of the runs; this one of the stage `listen`, or of the stage `ctc`
     answers: str
     speech: str
     vocoder: str
@@ -159,14 +170,15 @@ class ModelStage:
         for role, folder in folders.items():
             if not folder.is_dir():
                 raise TrainError(f"{folder}: nothing is there. Run the stage {role!r} to its end first.")
+        hears = _listener_of(folders["listen"])
         model = OmniConfig(
-            listener=configs.load(ListenerConfig, folders["listen"] / "listener.json"),
+            **hears.config,
             adapter=configs.load(ReadoutConfig, folders["answers"] / "adapter.json"),
             speech_decoder=configs.load(SpeechDecoderConfig, folders["speech"] / "speech_decoder.json"),
             vocoder=configs.load(SpectralVocoderConfig, folders["vocoder"] / "vocoder.json"),
             system=self.system,
         )
-        files: dict[str, bytes | Path] = {TOKENIZER: folders["listen"] / TOKENIZER}
+        files: dict[str, bytes | Path] = {name: folders["listen"] / name for name in hears.files}
         hello = self._hello()
         if hello:
             files["hello.wav"] = hello
@@ -176,7 +188,7 @@ class ModelStage:
             family="llama_omni",
             model=configs.override(model, list(self.changes)),
             tensors={
-                "listener.safetensors": self._packed(folders["listen"] / "listener.safetensors"),
+                "listener.safetensors": self._packed(folders["listen"] / hears.weights),
                 "adapter.safetensors": _half(load_tensors(folders["answers"] / "adapter.safetensors")),
                 "llm_lora.safetensors": _half(load_tensors(folders["answers"] / "llm_lora.safetensors")),
                 "speech_decoder.safetensors": self._packed(folders["speech"] / "speech_decoder.safetensors"),
@@ -223,6 +235,24 @@ class ModelStage:
     def _data(self) -> str:
         card = Path(self.data) / "README.md" if self.data else None
         return "\n" + card.read_text(encoding="utf-8") if card and card.is_file() else ""
+
+
+@dataclass(frozen=True)
+class _Hears:
+    """A listener of either kind, as a stage exported it."""
+
+    config: dict[str, Any]  # its part of `OmniConfig`
+    weights: str  # file names
+    files: tuple[str, ...]
+
+
+def _listener_of(folder: Path) -> _Hears:
+    ctc = folder / f"{CTC_LISTENER}.json"
+    if ctc.is_file():
+        config = {"listener_kind": "ctc", "ctc": configs.load(CtcListenerConfig, ctc)}
+        return _Hears(config, f"{CTC_LISTENER}.safetensors", ())
+    listener = configs.load(ListenerConfig, folder / "listener.json")
+    return _Hears({"listener": listener}, "listener.safetensors", (TOKENIZER,))
 
 
 def _half(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,23 +10,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 from duologue.data.recordings.clips import Recording, Sound
 from duologue.data.recordings.noises import NOISES
 from duologue.data.recordings.speech import SPEECH
 from duologue.errors import DataError
 
-__all__ = ["Recording", "Sound", "Split", "iterate_recordings", "iterate_sounds", "recordings", "sounds"]
+__all__ = [
+    "Recording",
+    "Sound",
+    "Split",
+    "is_recording",
+    "iterate_recordings",
+    "iterate_sounds",
+    "recordings",
+    "sounds",
+]
 
-Split = Literal["train", "test"]
+Split = Literal["train", "dev", "test"]  # dev: to watch training by; see docs/recordings.md for what it cannot tell
 Clip = TypeVar("Clip", Recording, Sound)
 CACHE = Path("~/.cache/duologue/recordings")
 logger = logging.getLogger(__name__)
 
 
 def recordings(split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None) -> list[Recording]:
-    """All recorded speech of one split; nobody who speaks in one speaks in the other.
+    """All recorded speech of one split; nobody who speaks in train or dev speaks in test.
 
     Args:
         cache: where the packages are kept, `~/.cache/duologue/recordings` if not given.
@@ -40,8 +49,13 @@ def recordings(split: Split, cache: Path | None = None, *, only: Iterable[str] |
 
 
 def sounds(split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None) -> list[Sound]:
-    """All recorded sounds without a word in them: keys, music, effects. Arguments and errors as for `recordings`."""
+    """All recorded sounds without a word in them: keys, music, effects; none in dev. Else as `recordings`."""
     return list(iterate_sounds(split, cache, only=only))
+
+
+def is_recording(source: str) -> bool:
+    """Whether a row of that source is a real person's speech, `Recording.source`."""
+    return source in SPEECH
 
 
 def iterate_recordings(
@@ -63,8 +77,8 @@ def _clips(
     sources: dict[str, Callable[[Path], Iterator[tuple[str, Clip]]]],
     only: Iterable[str],
 ) -> Iterator[Clip]:
-    if split not in ("train", "test"):
-        raise DataError(f"recordings: no split {split!r}; there are train and test")
+    if split not in get_args(Split):
+        raise DataError(f"recordings: no split {split!r}; there are {', '.join(get_args(Split))}")
     wanted = list(only)
     if unknown := sorted(set(wanted) - set(sources)):
         raise DataError(f"recordings: no source {', '.join(unknown)}; there are {', '.join(sources)}")

@@ -1,4 +1,4 @@
-"""Where the recorded speech comes from: one entry a source, which reads it and says whose speech is for testing."""
+"""Where the recorded speech comes from: one entry a source, which reads it and says whose speech is for what."""
 
 from __future__ import annotations
 
@@ -72,10 +72,8 @@ def _queen(cache: Path) -> Iterator[tuple[str, Recording]]:
             continue
         samples, rate = read(archive[name], name=name)
         if likely(text, len(samples) / rate):
-            yield (
-                "train",
-                _recording("queen", name, samples, rate, text=text, speaker=f"queen/{character}", kind="acted"),
-            )
+            side, speaker = "dev" if character in notes.QUEEN_DEV else "train", f"queen/{character}"
+            yield side, _recording("queen", name, samples, rate, text=text, speaker=speaker, kind="acted")
 
 
 def queen_archive(cache: Path) -> QueenArchive:

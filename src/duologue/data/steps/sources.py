@@ -1,4 +1,4 @@
-"""Where questions come from: JSONL and Parquet in the usual shapes, and WordNet's definitions."""
+"""Where questions come from: JSONL and Parquet in the usual shapes, plain sentences, and WordNet's definitions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from duologue.data.manifest import SPLITS, arrow
 from duologue.errors import ConfigError, DataError
 
-QUESTIONS = ("question", "instruction", "prompt", "query")
+QUESTIONS = ("question", "instruction", "prompt", "query", "text")  # "text": a sentence to be heard or said, no more
 ANSWERS = ("answer", "output", "response", "completion")
 
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 import soxr
 
-from duologue.data.audio_augment import RATE, Augmentation, apply, draw
+from duologue.data.audio_augment import RATE, Array, Augmentation, apply, change_voice, draw
 from duologue.data.manifest import ANSWER_RATE, QUESTION_RATE, Turn, decode_flac, encode_flac
 from duologue.data.recognisers import word_error_rate
 from duologue.data.speakers import choose_voice
 from duologue.data.steps.base import Result, Tools, seed_of
 from duologue.errors import DataError
 
+BACKGROUND = 16  # voices at most that may be heard behind a question
+
 
 def speech(rows: list[Turn], tools: Tools) -> Result:
-    """Step 4: a voice drawn for the question, augmented; the answer in its own voice where the recipe names one."""
-    result = Result()
+    """Step 4: a voice drawn for the question, augmented; the answer in its own voice where the recipe names one.
+
+    Who talks in the background of a question are the askers before it in its shard, of its own split.
+    """
+    result, heard = Result(), dict[str, deque[Array]]()
     for row in rows:
         try:
-            _ask(row, tools)
+            _ask(row, tools, heard.setdefault(row.split, deque(maxlen=BACKGROUND)))
             if tools.config.answer_voice:
                 _tell(row, tools)
         except DataError:  # a synthesiser that is not there is a ConfigError and ends the run
@@ -28,17 +35,19 @@ def speech(rows: list[Turn], tools: Tools) -> Result:
     return result
 
 
-def _ask(row: Turn, tools: Tools) -> None:
+def _ask(row: Turn, tools: Tools, others: deque[Array]) -> None:
+    """The question's audio; `others` are clean questions at 16 kHz, to which it is added."""
     config = tools.config
     rng = np.random.default_rng(seed_of(row.seed, "speech"))
     voice = choose_voice(config.voices, row.split, rng)
     speaker = tools.speaker(voice)
     clean = speaker.speak(row.question_spoken or row.question, seed_of(row.seed, "voice"))
     held_out = config.augment_held_out if row.split != "train" else None
-    plan = draw(held_out or config.augment, rng)
+    plan = draw(held_out or config.augment, rng, voices=bool(others))
     if rng.random() < config.clean:
         plan = Augmentation(seed=plan.seed, lead=plan.lead, tail=plan.tail)
-    audio = apply(clean, plan, rate=speaker.sample_rate)
+    audio = apply(clean, plan, rate=speaker.sample_rate, voices=others)
+    others.append(change_voice(clean, rate=speaker.sample_rate))
     row.question_speaker, row.augmentation = voice.name, plan.to_json()
     row.question_audio, row.question_seconds = encode_flac(audio, QUESTION_RATE), len(audio) / RATE
 

@@ -7,12 +7,12 @@ every token; a causal decoder over the repeated states gives the same numbers fr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from duologue.errors import ConfigError, ShapeError
+from duologue.models.llama_omni.speech_decoder import HiddenPosition
 from duologue.nn.attention import KVCache, RopeScaling
 from duologue.nn.transformer import Blocks, TransformerConfig
 
@@ -42,6 +42,14 @@ class PaperUnitDecoderConfig:
     def blank(self) -> int:
         return self.num_units
 
+    @property
+    def llm_dim(self) -> int:
+        return self.hidden_dim
+
+    @property
+    def num_prosody(self) -> int:
+        return 0
+
     def blocks(self) -> TransformerConfig:
         """The shape of the layers; they have no embeddings and no final norm."""
         return TransformerConfig(
@@ -56,9 +64,6 @@ class PaperUnitDecoderConfig:
             rope_theta=self.rope_theta,
             rope_scaling=self.rope_scaling,
         )
-
-
-HiddenPosition = Literal["predicting", "consumed"]
 
 
 def answer_states(hidden_BTD: Tensor, begins_B: Tensor, counts_B: Tensor, *, position: HiddenPosition) -> Tensor:
@@ -113,3 +118,23 @@ class PaperUnitDecoder(nn.Module):
         x_BTD = self.input_proj(hidden_BTD).repeat_interleave(upsample, dim=1)
         x_BTD = self.blocks(x_BTD, state, live_B, None if steps_B is None else steps_B * upsample)
         return self.output_proj(x_BTD)
+
+
+class PaperSpeechDecoder(nn.Module):
+    """The paper's decoder as a model's speech decoder (`speech_decoder.UnitDecoder`): units alone, no prosody.
+
+    Args:
+        position: which of the LLM's states stand for the tokens; see `answer_states`.
+    """
+
+    def __init__(self, decoder: PaperUnitDecoder, *, position: HiddenPosition = "predicting"):
+        super().__init__()
+        self.decoder, self.config, self.position = decoder, decoder.config, position
+
+    def init_state(self, slots: int, capacity: int) -> KVCache:
+        """See `PaperUnitDecoder.init_state`."""
+        return self.decoder.init_state(slots, capacity)
+
+    def forward(self, hidden_BTD: Tensor, token_BTD: Tensor, state: KVCache, live_B: Tensor) -> tuple[Tensor, None]:
+        """Decodes the next hidden states of each live slot; the tokens themselves are not looked at."""
+        return self.decoder(hidden_BTD.to(self.decoder.input_proj.weight.dtype), state, live_B), None

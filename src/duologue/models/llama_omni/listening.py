@@ -6,7 +6,8 @@ What is heard becomes embeddings for the language model through a `Hearing`: the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 from duologue.audio.features import SAMPLE_RATE, log_mel
 from duologue.codecs.text import TextCodec
 from duologue.errors import ConfigError
-from duologue.models.llama_omni.adapter import PieceTable, ReadoutAdapter, StackingAdapter
-from duologue.models.llama_omni.listener import Listener
+from duologue.models.llama_omni.adapter import EmbeddingScale, ReadoutAdapter, Speller, StackingAdapter
+from duologue.models.llama_omni.ctc_listener import CtcListener
+from duologue.models.llama_omni.listener import Heard, Listener
 from duologue.models.whisper import WhisperEncoder
 from duologue.streaming.state import State
 
@@ -58,6 +60,11 @@ class Hearing(Protocol):
         ...
 
 
+def _check_mode(mode: str) -> None:
+    if mode not in ("states", "text"):
+        raise ConfigError(f"listen: need 'states' or 'text', got {mode!r}")
+
+
 class RecogniserHearing:
     """mini's: the recogniser's decoder states through the adapter, or, as the baseline, its words as text."""
 
@@ -66,27 +73,19 @@ class RecogniserHearing:
     def __init__(
         self, listener: Listener, adapter: ReadoutAdapter, tokenizer: Tokenizer, codec: TextCodec, *, mode: str
     ):
-        if mode not in ("states", "text"):
-            raise ConfigError(f"listen: need 'states' or 'text', got {mode!r}")
+        _check_mode(mode)
         self.listener, self.adapter, self.tokenizer, self.codec, self.mode = listener, adapter, tokenizer, codec, mode
-        self.table = PieceTable(tokenizer, codec, vocab_size=listener.config.end + 1)
+        self._scale = EmbeddingScale()
+        self.speller = Speller(tokenizer, codec, vocab_size=listener.config.end + 1)
 
     def hear(self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module) -> Part:
         heard = self.listener.hear(audio_BN, samples_B, draft_BT)
-        live_B = samples_B > 0
+        spelt = self.speller(heard, first_B)
         if self.mode == "states":
-            embeddings = self.adapter(heard, self.table, llm, first_B)
-            return Part(live_B, embeddings, heard.counts_B, heard.ids_BT)
-        rows = [self._words(pieces, bool(first)) for pieces, first in zip(heard.ids_BT.tolist(), first_B, strict=True)]
-        counts_B = torch.tensor([len(row) for row in rows])
-        ids_BT = torch.zeros(len(rows), int(counts_B.max()), dtype=torch.long)
-        for slot, row in enumerate(rows):
-            ids_BT[slot, : len(row)] = torch.tensor(row, dtype=torch.long)
-        return Part(live_B, llm(ids_BT), counts_B, heard.ids_BT)
-
-    def _words(self, pieces: list[int], first: bool) -> list[int]:
-        text = self.text(pieces)
-        return self.codec.encode(text.strip() if first else text)
+            embeddings_BTD = self.adapter(spelt, llm, scale=self._scale(llm))
+        else:
+            embeddings_BTD = llm(spelt.ids_BT.clamp(min=0))
+        return Part(samples_B > 0, embeddings_BTD, spelt.counts_B, heard.ids_BT)
 
     def text(self, pieces: list[int]) -> str:
         return self.tokenizer.decode([piece for piece in pieces if piece >= 0])
@@ -98,8 +97,58 @@ class RecogniserHearing:
         setattr(self, "listener" if name == "encoder" else name, part)
 
 
+class CtcHearing:
+    """The paper's form at mini's size: encoder and stacking adapter, aligned by CTC, so that tokens come out of it."""
+
+    drafts = False
+
+    def __init__(self, listener: CtcListener, adapter: ReadoutAdapter, codec: TextCodec, *, mode: str):
+        _check_mode(mode)
+        self.listener, self.adapter, self.codec, self.mode = listener, adapter, codec, mode
+        self._scale = EmbeddingScale()
+
+    def hear(self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module) -> Part:
+        heard = self.listener.hear(audio_BN, samples_B, llm)
+        if not bool(first_B.all()):
+            heard = self._go_on(heard, ~first_B)
+        if self.mode == "states":
+            embeddings_BTD = self.adapter(heard, llm, scale=self._scale(llm))
+        else:
+            embeddings_BTD = llm(heard.ids_BT.clamp(min=0))
+        return Part(samples_B > 0, embeddings_BTD, heard.counts_B, heard.ids_BT)
+
+    @functools.cached_property
+    def _spaced(self) -> Tensor:
+        """For each token, the one with a space before it, where there is such a one."""
+        size, tokenizer = self.listener.config.ctc.vocab_size, self.codec.tokenizer
+        texts = tokenizer.decode_batch([[index] for index in range(size)], skip_special_tokens=True)
+        longer = tokenizer.encode_batch([" " + text for text in texts], add_special_tokens=False)
+        found = torch.arange(size)
+        for index, (text, encoding) in enumerate(zip(texts, longer, strict=True)):
+            if text[:1].isalnum() and len(encoding.ids) == 1:
+                found[index] = encoding.ids[0]
+        return found
+
+    def _go_on(self, heard: Heard, rows_B: Tensor) -> Heard:
+        """A turn goes on in these rows: their first word has a space before it."""
+        ids_BT, guess_ids_BTK = heard.ids_BT.clone(), heard.guess_ids_BTK.clone()
+        first = ids_BT[rows_B, :1]
+        ids_BT[rows_B, :1] = torch.where(first >= 0, self._spaced[first.clamp(min=0)], first)
+        guess_ids_BTK[rows_B, :1] = self._spaced[guess_ids_BTK[rows_B, :1]]
+        return replace(heard, ids_BT=ids_BT, guess_ids_BTK=guess_ids_BTK)
+
+    def text(self, pieces: list[int]) -> str:
+        return self.codec.decode([piece for piece in pieces if piece >= 0])
+
+    def parts(self) -> dict[str, nn.Module]:
+        return {"encoder": self.listener, "adapter": self.adapter}
+
+    def replace_part(self, name: str, part: Any) -> None:
+        setattr(self, "listener" if name == "encoder" else name, part)
+
+
 class StackingHearing:
-    """The paper's: encoder frames side by side through two layers. Always the same number of embeddings if padded.
+    """The release's: encoder frames side by side through two layers. Always the same number of embeddings if padded.
 
     Args:
         pad_samples: the audio is filled up with silence to this length (30 s in the release); None: not at all.

@@ -1,8 +1,8 @@
 """From a model folder to a running `LlamaOmni`, and back.
 
 The folder holds what was trained here: listener.safetensors, adapter.safetensors, llm_lora.safetensors,
-speech_decoder.safetensors, vocoder.safetensors (large matrices in int8) and listener_tokenizer.json. The language model
-itself is an artefact: its weights are found by `checkpoints` and meet their low-rank changes here.
+speech_decoder.safetensors, vocoder.safetensors (large matrices in int8) and, of a recogniser, listener_tokenizer.json.
+The language model itself is an artefact: its weights are found by `checkpoints` and meet their low-rank changes here.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from duologue import config as configs
 from duologue.codecs.text import load_tokenizer
 from duologue.errors import CheckpointError, ConfigError, PartError
 from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
+from duologue.models.llama_omni.ctc_listener import CtcListener, CtcListenerConfig
+from duologue.models.llama_omni.framing import Framing
 from duologue.models.llama_omni.listener import Listener, ListenerConfig
-from duologue.models.llama_omni.listening import Ear, RecogniserHearing
+from duologue.models.llama_omni.listening import CtcHearing, Ear, Hearing, RecogniserHearing
 from duologue.models.llama_omni.model import LlamaOmni, OmniOptions
 from duologue.models.llama_omni.prepared import load_llm
 from duologue.models.llama_omni.speech_decoder import SpeechDecoder, SpeechDecoderConfig
@@ -34,8 +36,10 @@ PARTS = ("encoder", "adapter", "llm", "speech_decoder", "vocoder")
 class OmniConfig:
     """config.json's `model` of this family. Defaults: mini."""
 
-    listen: str = "states"  # states: the LLM hears the listener's decoder states; text: its words, as a cascade would
-    listener: ListenerConfig = field(default_factory=ListenerConfig)
+    listen: str = "states"  # states: the LLM hears the listener's states; text: its words, as a cascade would
+    listener_kind: str = "recogniser"  # or ctc: the paper's form, encoder and adapter alone
+    listener: ListenerConfig = field(default_factory=ListenerConfig)  # of a recogniser
+    ctc: CtcListenerConfig = field(default_factory=CtcListenerConfig)  # of the other kind
     adapter: ReadoutConfig = field(default_factory=ReadoutConfig)
     speech_decoder: SpeechDecoderConfig = field(default_factory=SpeechDecoderConfig)
     vocoder: SpectralVocoderConfig = field(default_factory=SpectralVocoderConfig)
@@ -45,6 +49,10 @@ class OmniConfig:
     longest_answer: int = 160  # tokens
     speak: bool = True
     int8: bool = True  # the LLM in int8; False: float32
+
+    def __post_init__(self):
+        if self.listener_kind not in ("recogniser", "ctc"):
+            raise ConfigError(f"listener_kind: need 'recogniser' or 'ctc', got {self.listener_kind!r}")
 
     def options(self) -> OmniOptions:
         return OmniOptions(omega=self.omega, context=self.context, longest_answer=self.longest_answer, speak=self.speak)
@@ -81,17 +89,22 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
     def load(name: str, module: nn.Module) -> nn.Module:
         return load_packed(module, folder.tensors(f"{name}.safetensors"), where=f"{folder.path}/{name}.safetensors")
 
-    listener = load("listener", Listener(config.listener))
-    adapter = load("adapter", ReadoutAdapter(config.adapter))
-    tokenizer = load_tokenizer(folder.file("listener_tokenizer.json"))
-    hearing = RecogniserHearing(listener, adapter, tokenizer, codec, mode=config.listen)  # type: ignore[arg-type]
+    adapter: Any = load("adapter", ReadoutAdapter(config.adapter))
+    hearing: Hearing
+    if config.listener_kind == "ctc":
+        ctc: Any = load("listener", CtcListener(config.ctc))
+        hearing = CtcHearing(ctc, adapter, codec, mode=config.listen)
+    else:
+        listener: Any = load("listener", Listener(config.listener))
+        tokenizer = load_tokenizer(folder.file("listener_tokenizer.json"))
+        hearing = RecogniserHearing(listener, adapter, tokenizer, codec, mode=config.listen)
     model = LlamaOmni(
         ear=Ear(hearing),
         llm=llm,
         codec=codec,
         speech_decoder=load("speech_decoder", SpeechDecoder(config.speech_decoder)),  # type: ignore[arg-type]
         vocoder=load("vocoder", SpectralVocoder(config.vocoder)).eval(),  # type: ignore[arg-type]
-        system=fill_in(config.system, datetime.date.today()),
+        framing=Framing.chatml(codec, fill_in(config.system, datetime.date.today())),
         options=config.options(),
     )
     for name, part in parts.items():

@@ -9,16 +9,17 @@ Source: Fang et al. 2024, arXiv:2409.06666.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from duologue.codecs.text import Message, TextCodec
+from duologue.codecs.text import TextCodec
 from duologue.errors import PartError, ShapeError
+from duologue.models.llama_omni.framing import Framing
 from duologue.models.llama_omni.listening import Ear, EarState
-from duologue.models.llama_omni.speech_decoder import SpeechDecoder, SpeechDecoderState
+from duologue.models.llama_omni.speech_decoder import UnitDecoder
 from duologue.nn.attention import KVCache
 from duologue.nn.ctc import CollapseState, collapse, init_collapse
 from duologue.nn.transformer import Transformer
@@ -30,8 +31,8 @@ IDLE, ANSWERING, TALKING, DONE = 0, 1, 2, 3  # phases of a slot: hears, writes a
 TOKEN_SECONDS = 0.5  # of speech, more than a token ever takes on average: the room for an answer vocoded as a whole
 
 _TRAITS = {  # what a part must share with the one it replaces
-    "encoder": ("config.whisper.dim", "config.whisper.vocab_size", "config.end"),
-    "adapter": ("config.state_dim", "config.llm_dim"),
+    "encoder": ("config.dim", "config.whisper.dim", "config.whisper.vocab_size", "config.end", "config.ctc.dim"),
+    "adapter": ("config.encoder_dim", "config.state_dim", "config.llm_dim"),
     "llm": ("config.dim", "config.vocab_size"),
     "speech_decoder": ("config.llm_dim", "config.num_units", "config.num_prosody"),
     "vocoder": ("num_units",),
@@ -53,7 +54,7 @@ class OmniState(State):
     answer_length_B: Tensor  # positions before the answer
     hidden_BD: Tensor  # last hidden state of the language model: what writes the next token
     written_B: Tensor  # tokens of the answer so far
-    speech: SpeechDecoderState
+    speech: State  # of the speech decoder
     collapse: CollapseState
     units_BU: Tensor  # units that wait for the vocoder
     prosody_BUP: Tensor
@@ -86,7 +87,7 @@ class LlamaOmni:
 
     Args:
         ear: the listening half: listener and adapter.
-        system: the instructions that open every conversation.
+        framing: what stands around questions and answers, the instructions among it.
     """
 
     def __init__(
@@ -95,18 +96,18 @@ class LlamaOmni:
         ear: Ear,
         llm: Transformer,
         codec: TextCodec,
-        speech_decoder: SpeechDecoder,
+        speech_decoder: UnitDecoder,
         vocoder: Vocoder,
-        system: str,
+        framing: Framing,
         options: OmniOptions | None = None,
     ):
         self.ear, self.llm, self.codec = ear, llm, codec
         self.speech_decoder, self.vocoder = speech_decoder, vocoder
-        self.system, self.options = system, options or OmniOptions()
+        self.framing, self.options = framing, options or OmniOptions()
         self.spec = StreamSpec(input_rate=16_000, output_rate=vocoder.sample_rate)
-        self._opening = torch.tensor([codec.chat([Message("system", system)], answer=False) + codec.open_turn("user")])
-        self._next_turn = torch.tensor([codec.close_turn() + codec.open_turn("user")])
-        self._to_answer = torch.tensor([codec.close_turn() + codec.open_turn("assistant")])
+        self._opening = torch.tensor([framing.opening])
+        self._next_turn = torch.tensor([framing.next_turn], dtype=torch.int64)
+        self._to_answer = torch.tensor([framing.to_answer])
 
     # -- contract ---------------------------------------------------------------------------------------------------
 
@@ -244,6 +245,7 @@ class LlamaOmni:
             self.ear.hearing.replace_part(name, part)
         else:
             setattr(self, name, part)
+        self.spec = replace(self.spec, output_rate=self.vocoder.sample_rate)
 
     def answer_text(self, question: str) -> str:
         """The greedy answer to a written question, in a conversation of its own: what hearing perfectly would give."""
@@ -260,7 +262,7 @@ class LlamaOmni:
         while len(answer) < self.options.longest_answer:
             with torch.inference_mode():
                 token = self.llm.logits(hidden_BTD[:, -1]).argmax(-1)
-                if int(token) in self.codec.stops():
+                if int(token) in self.framing.stops:
                     return
                 answer.append(int(token))
                 hidden_BTD = self.llm(self.llm.embedding(token[:, None]), state, live_B)
@@ -340,19 +342,24 @@ class LlamaOmni:
 
     def _think(self, state: OmniState, live_B: Tensor) -> Tensor:
         """Writes one token in each live slot and decodes its units. Gives the ids, -1 where the text has ended."""
-        ids_B = self.llm.logits(state.hidden_BD).argmax(-1)
-        stops = torch.tensor(self.codec.stops())
-        end_B = torch.isin(ids_B, stops) | (state.written_B >= self.options.longest_answer)
-        ids_B = torch.where(end_B, self.codec.turn_end, ids_B)
+        predicting_BD = state.hidden_BD.clone()
+        ids_B = self.llm.logits(predicting_BD).argmax(-1)
+        end_B = torch.isin(ids_B, torch.tensor(self.framing.stops)) | (state.written_B >= self.options.longest_answer)
+        ids_B = torch.where(end_B, self.framing.stops[0], ids_B)
         token_B1D = self.llm.embedding(ids_B[:, None])
-        self._read(state, live_B, token_B1D)
-        # The end of turn stays out of the context: the next turn opens by closing this one.
-        state.cache.length_B -= (live_B & end_B).long()
+        if self.speech_decoder.position == "consumed":
+            self._read(state, live_B, token_B1D)
+            # The end of turn stays out of the context: the next turn opens by closing this one.
+            state.cache.length_B -= (live_B & end_B).long()
+            hidden_B1D = state.hidden_BD[:, None]
+        else:
+            self._read(state, live_B & ~end_B, token_B1D)
+            hidden_B1D = predicting_BD[:, None]
         if self.options.speak:
-            self._decode(state, live_B, state.hidden_BD[:, None], token_B1D)
+            self._decode(state, live_B, hidden_B1D, token_B1D)
             for _ in range(self.options.flush_steps):
                 if bool((live_B & end_B).any()):
-                    self._decode(state, live_B & end_B, state.hidden_BD[:, None], token_B1D)
+                    self._decode(state, live_B & end_B, hidden_B1D, token_B1D)
         rows = torch.arange(len(live_B))
         state.token_units_BT[rows[live_B], state.written_B[live_B]] = state.units_B[live_B]
         state.written_B += (live_B & ~end_B).long()
@@ -369,7 +376,8 @@ class LlamaOmni:
         slot_N, place_N = (torch.arange(units_BG.shape[1]) < counts_B[:, None]).nonzero(as_tuple=True)
         room_N = state.waiting_B[slot_N] + place_N
         state.units_BU[slot_N, room_N] = units_BG[slot_N, place_N]
-        state.prosody_BUP[slot_N, room_N] = prosody_BGP[slot_N, steps_BG[slot_N, place_N]].float()
+        if prosody_BGP is not None:
+            state.prosody_BUP[slot_N, room_N] = prosody_BGP[slot_N, steps_BG[slot_N, place_N]].float()
         state.waiting_B += counts_B
         state.units_B += counts_B
 
@@ -380,8 +388,9 @@ class LlamaOmni:
             return
         counts_B = torch.where(go_B, state.waiting_B, 0)
         longest = int(counts_B.max())
+        prosody_BUP = state.prosody_BUP[:, :longest] if state.prosody_BUP.shape[-1] else None
         audio_BN, samples_B = self.vocoder.forward(
-            state.units_BU[:, :longest], counts_B, state.vocoder, go_B, final_B, state.prosody_BUP[:, :longest]
+            state.units_BU[:, :longest], counts_B, state.vocoder, go_B, final_B, prosody_BUP
         )
         for slot in go_B.nonzero()[:, 0].tolist():
             begin = int(state.ready_B[slot])

@@ -9,6 +9,7 @@ trained on those that had read it (`ctc_decoder.answer_states`).
 from __future__ import annotations
 
 import ast
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,11 +164,12 @@ def load_released(folder: Path, *, dtype: torch.dtype | None = None) -> Released
 
 
 def _filled(make: Callable[[], M], tensors: dict[str, Tensor], where: str, dtype: torch.dtype | None) -> M:
-    """A module made without memory of its own, with these weights."""
+    """A module made without memory of its own, with these weights; `tensors` are changed to `dtype`."""
     with torch.device("meta"):
         module = make()
     if dtype is not None:
-        tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
+        for name in tensors:  # one by one and in place: two copies of a large model would not fit
+            tensors[name] = tensors[name].to(dtype)
     fill(module, tensors, where=where)
     return module.eval()
 
@@ -209,7 +211,8 @@ def _open_whisper(
 def _torch_load(path: Path) -> dict[str, Any]:
     """A dictionary of tensors and plain values; runs no code from the file."""
     try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped into memory where the format allows it, so that a part (Whisper's encoder) costs a part.
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch.load raises OSError, RuntimeError, EOFError and pickle's errors by turns
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"{path}: not a whole PyTorch weight file ({reason}). Fetch it again.") from error

@@ -8,6 +8,7 @@ and many times cheaper. It hears the state after the token was consumed together
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,25 @@ from duologue.nn.attention import KVCache
 from duologue.nn.conv import CausalConv1d, ConvState
 from duologue.nn.transformer import Blocks, TransformerConfig
 from duologue.streaming.state import State
+
+HiddenPosition = Literal["predicting", "consumed"]  # the LLM's state that chose a token, or the one that has read it
+
+
+class UnitDecoder(Protocol):
+    """What `LlamaOmni` calls of its speech decoder."""
+
+    config: Any  # with llm_dim, upsample, num_units and num_prosody
+    position: HiddenPosition  # which state stands for a token
+
+    def init_state(self, slots: int, capacity: int) -> Any:
+        """Streams with no token yet, with room for `capacity` tokens each."""
+        ...
+
+    def __call__(
+        self, hidden_BTD: Tensor, token_BTD: Tensor, state: Any, live_B: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores over units and blank, and prosody where there is any, `upsample` steps a token."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +82,8 @@ class SpeechDecoderState(State):
 
 class SpeechDecoder(nn.Module):
     """Token-rate transformer, grid-rate convolutions, two heads."""
+
+    position: HiddenPosition = "consumed"
 
     def __init__(self, config: SpeechDecoderConfig):
         super().__init__()

@@ -1,0 +1,33 @@
+"""What stands around a question and its answer: the fixed token ids of a conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from duologue.codecs.text import Message, TextCodec
+from duologue.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """Token ids; what was heard stands between `opening` (later: `next_turn`) and `to_answer`."""
+
+    opening: tuple[int, ...]  # instructions, and the beginning of the first question
+    next_turn: tuple[int, ...]  # the end of an answer, and the beginning of the next question
+    to_answer: tuple[int, ...]  # the end of a question, and the beginning of its answer
+    stops: tuple[int, ...]  # each ends an answer; the first is what the speech decoder is shown as the end
+
+    def __post_init__(self):
+        if not self.opening or not self.to_answer or not self.stops:
+            raise ConfigError("Framing: need ids before the question, ids after it and an id that ends the answer")
+
+    @staticmethod
+    def chatml(codec: TextCodec, system: str) -> Framing:
+        """ChatML, with instructions."""
+        user = codec.open_turn("user")
+        return Framing(
+            opening=(*codec.chat([Message("system", system)], answer=False), *user),
+            next_turn=(*codec.close_turn(), *user),
+            to_answer=(*codec.close_turn(), *codec.open_turn("assistant")),
+            stops=codec.stops(),
+        )
