@@ -28,7 +28,11 @@ def _own(name: str, licence: str = "Apache-2.0 (this project)") -> SourceConfig:
 TALK = (
     _own("spoken-qa"),
     _own("spoken-templates"),
+    _own("about-mini"),
     dataclasses.replace(_own("sampled", "SmolLM2-135M-Instruct (Apache-2.0)"), name="sampled-before"),
+)
+WORDNET = SourceConfig(
+    path="/usr/share/wordnet", name="wordnet", kind="wordnet", licence="WordNet 3.0 licence", limit=1500
 )
 STATEMENTS = _own("statements")  # no questions: to be heard and to be said
 
@@ -47,60 +51,61 @@ def voices(
 
 
 def mini() -> SynthesisConfig:
-    """What mini learns from: our questions and answers, those that the text model samples, and what words mean."""
-    return _full(recogniser=str(Resolver()("whisper-base")))
+    """Questions whose answers were written for mini: what it is, what day it is, what it can do, common knowledge."""
+    return dataclasses.replace(_taught(), recogniser=str(Resolver()("whisper-tiny.en")))
 
 
-def _full(*, recogniser: str) -> SynthesisConfig:
+def _taught() -> SynthesisConfig:
     return SynthesisConfig(
         name="mini",
         seed=1,
-        sources=(
-            *TALK,
-            SourceConfig(
-                path="/usr/share/wordnet", name="wordnet", kind="wordnet", licence="WordNet 3.0 licence", limit=4000
-            ),
-        ),
-        steps=("instructions", "rewrite", "dedupe", DATES, "answers", "speech", "recognise", "units"),
-        sampled=12_000,
-        text_model="SmolLM2-135M-Instruct (Apache-2.0)",
+        sources=TALK,
+        steps=("instructions", "rewrite", "dedupe", DATES, "answers", "speech", "recognise"),
+        answers="given",
         voices=voices(),
         augment=AugmentConfig(noises=("hiss", "room", "hum", "keyboard", "breath", "music", "crowd")),
         augment_held_out=AugmentConfig(noises=("traffic", "crowd"), noise_db=(8.0, 30.0)),
-        recogniser=recogniser,
         workers=2,
+    )
+
+
+def asked() -> SynthesisConfig:
+    """Questions that the text model samples, and what words mean; the tuned model answers them (OwnAnswersStage)."""
+    return dataclasses.replace(
+        mini(),
+        name="mini-asked",
+        seed=2,
+        sources=(WORDNET,),
+        steps=("instructions", "rewrite", "dedupe", "speech", "recognise"),
+        sampled=5000,
+        text_model="SmolLM2-135M-Instruct (Apache-2.0)",
     )
 
 
 def small() -> SynthesisConfig:
     """The project's own questions only, with the voices that need no other program: minutes, and no text model."""
-    full = _full(recogniser="")
     return dataclasses.replace(
-        full,
+        _taught(),
         name="mini-small",
         sources=TALK[:1],
-        sampled=0,
-        answers="given",
-        text_model="",
         voices=voices(default_voices(), held_out=("hibari-child-us",)),
-        steps=tuple(step for step in full.steps if step != "recognise"),
+        steps=("instructions", "rewrite", "dedupe", DATES, "answers", "speech", "units"),
     )
 
 
 def questions() -> SynthesisConfig:
-    """Only the asking side, many of them, to fine-tune the listener: no answers, no units."""
-    full = mini()
+    """Only the asking side, for the listener: everything once more in other voices, and statements."""
     return dataclasses.replace(
-        full,
+        _taught(),
         name="mini-questions",
-        sources=(*full.sources, STATEMENTS),
-        steps=("instructions", "rewrite", "dedupe", "speech", "recognise"),
+        seed=3,
+        sources=(*TALK, WORDNET, STATEMENTS),
+        steps=("instructions", "rewrite", "dedupe", "speech"),
     )
 
 
 def words() -> SynthesisConfig:
     """Only the speaking side: lists of words, common and rare, and the questions and statements read aloud."""
-    full = _full(recogniser="")
     return dataclasses.replace(
-        full, name="mini-words", sources=(*TALK, STATEMENTS), sampled=6000, text_model="", steps=(SAY, "units")
+        _taught(), name="mini-words", sources=(*TALK, STATEMENTS), sampled=6000, steps=(SAY, "units")
     )

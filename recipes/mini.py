@@ -12,6 +12,7 @@ from __future__ import annotations
 from duologue.train import OptimizerConfig, TrainConfig
 from duologue.train.answer_task import AnswerTask
 from duologue.train.listen_task import ListenTask
+from duologue.train.own_answers import OwnAnswersStage
 from duologue.train.speech_task import SpeechTask
 from duologue.train.stages import Work
 from duologue.train.vocoder_task import VocoderTask
@@ -21,13 +22,13 @@ RUNS = "runs/mini"
 
 
 def data(out: str = RUNS) -> list[Work]:
-    """Everything that is learnt from: questions and answers, more questions, words, real people, texts."""
+    """What is heard: questions with answers written for mini, sampled ones, all in many voices, and real people."""
     return [
-        DataStage(name="talk", recipe="recipes/data_mini.py:mini", out=f"{out}/data/talk"),
+        DataStage(name="taught", recipe="recipes/data_mini.py:mini", out=f"{out}/data/taught"),
+        DataStage(name="asked", recipe="recipes/data_mini.py:asked", out=f"{out}/data/asked"),
         DataStage(name="questions", recipe="recipes/data_mini.py:questions", out=f"{out}/data/questions"),
         DataStage(name="words", recipe="recipes/data_mini.py:words", out=f"{out}/data/words"),
         RecordingsStage(name="people", out=f"{out}/data/people"),
-        TextsStage(name="texts", data=(f"{out}/data/talk", f"{out}/data/words"), out=f"{out}/data/texts.txt"),
     ]
 
 
@@ -35,9 +36,13 @@ def listen(out: str = RUNS) -> TrainConfig:
     """Stage 0: Whisper tiny.en learns audio without padding, noise, rooms, phones, and to hear nothing in silence."""
     return TrainConfig(
         name="listen",
-        task=ListenTask(data=f"{out}/data/talk", more=(f"{out}/data/questions", f"{out}/data/people"), held_out=240),
-        steps=1200,
-        optimizer=OptimizerConfig(lr=3e-5, betas=(0.9, 0.98), weight_decay=0.01, warmup=30, final=0.05),
+        task=ListenTask(
+            data=f"{out}/data/taught",
+            more=(f"{out}/data/asked", f"{out}/data/questions", f"{out}/data/people"),
+            held_out=240,
+        ),
+        steps=1900,
+        optimizer=OptimizerConfig(lr=2.2e-5, betas=(0.9, 0.98), weight_decay=0.01, warmup=30, final=0.05),
         precision="bf16",
         eval_every=200,
         best_metric="wer_all",
@@ -47,19 +52,45 @@ def listen(out: str = RUNS) -> TrainConfig:
 
 
 def answers(out: str = RUNS) -> TrainConfig:
-    """Stage 1: the adapter and low-rank changes to the language model."""
+    """Stage 1, first half: the language model learns from text how mini answers."""
     return TrainConfig(
         name="answers",
-        task=AnswerTask(data=f"{out}/data/talk", listener=f"{out}/listen/export"),
-        steps=1000,
-        optimizer=OptimizerConfig(
-            lr=6e-4, betas=(0.9, 0.99), weight_decay=0.01, warmup=20, final=0.05, rates=(("adapter", 1.67),)
+        task=AnswerTask(data=f"{out}/data/taught", listener=f"{out}/listen/export", heard=0.0),
+        steps=700,
+        optimizer=OptimizerConfig(lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01, warmup=20, final=0.05),
+        eval_every=100,
+        eval_first=True,
+        best_metric="text",
+        save_every=100,
+        out=f"{out}/answers",
+    )
+
+
+def talk(out: str = RUNS) -> OwnAnswersStage:
+    """What is talked about: the sampled questions get the tuned model's own answers, and the teacher says them all."""
+    return OwnAnswersStage(
+        name="talk",
+        data=(f"{out}/data/taught", f"{out}/data/asked"),
+        answers=f"{out}/answers/export",
+        keep=("spoken-qa", "spoken-templates", "about-mini", "wordnet"),
+        out=f"{out}/data/talk",
+    )
+
+
+def agree(out: str = RUNS) -> TrainConfig:
+    """Stage 1, second half: the adapter too; the same answer to a question, read or heard."""
+    return TrainConfig(
+        name="agree",
+        task=AnswerTask(
+            data=f"{out}/data/talk", listener=f"{out}/listen/export", start=f"{out}/answers/export", heard=0.6
         ),
+        steps=400,
+        optimizer=OptimizerConfig(lr=2e-4, betas=(0.9, 0.99), weight_decay=0.01, warmup=20, final=0.05),
         eval_every=100,
         eval_first=True,
         best_metric="states",
         save_every=100,
-        out=f"{out}/answers",
+        out=f"{out}/agree",
     )
 
 
@@ -67,8 +98,8 @@ def speech(out: str = RUNS) -> TrainConfig:
     """Stage 2: the speech decoder, everything else frozen."""
     return TrainConfig(
         name="speech",
-        task=SpeechTask(data=f"{out}/data/talk", more=(f"{out}/data/words",), answers=f"{out}/answers/export"),
-        steps=4000,
+        task=SpeechTask(data=f"{out}/data/talk", more=(f"{out}/data/words",), answers=f"{out}/agree/export"),
+        steps=3000,
         optimizer=OptimizerConfig(
             lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup=100, schedule="linear", final=0.03
         ),
@@ -99,7 +130,7 @@ def model(out: str = RUNS) -> ModelStage:
     return ModelStage(
         name="model",
         listen=f"{out}/listen",
-        answers=f"{out}/answers",
+        answers=f"{out}/agree",
         speech=f"{out}/speech",
         vocoder=f"{out}/vocoder",
         data=f"{out}/data/talk",
@@ -107,6 +138,21 @@ def model(out: str = RUNS) -> ModelStage:
     )
 
 
+def texts(out: str = RUNS) -> TextsStage:
+    """What the vocoder is to say."""
+    return TextsStage(name="texts", data=(f"{out}/data/talk", f"{out}/data/words"), out=f"{out}/data/texts.txt")
+
+
 def mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
-    return [*data(out), listen(out), answers(out), speech(out), vocoder(out), model(out)]
+    return [
+        *data(out),
+        listen(out),
+        answers(out),
+        talk(out),
+        agree(out),
+        speech(out),
+        texts(out),
+        vocoder(out),
+        model(out),
+    ]

@@ -46,7 +46,7 @@ def ctc_answers(out: str = RUNS) -> TrainConfig:
     return TrainConfig(
         name="ctc_answers",
         task=CtcAnswerTask(
-            data=f"{out}/data/talk", listener=f"{out}/ctc/export", changes=f"{out}/answers/export", heard=1.0
+            data=f"{out}/data/talk", listener=f"{out}/ctc/export", changes=f"{out}/agree/export", heard=1.0
         ),
         steps=600,
         optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01, warmup=20, final=0.05),

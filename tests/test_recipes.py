@@ -39,6 +39,8 @@ SMALL = [
     "listen.held_out=2",
     "listen.held_out_noises=1",
     "answers.held_out=2",
+    "agree.held_out=2",
+    'talk.keep=["tiny"]',
     "speech.held_out=2",
     "speech.prosody_after=1",
     'speech.decoder={"dim": 16, "layers": 1, "heads": 2, "ffn_dim": 16, "upsample": 4, "grid_dim": 16, "kernel": 3}',
@@ -53,7 +55,7 @@ def small(out: Path, *, llm: Path, whisper: Path) -> dict[str, object]:
     """The stages of mini at the smallest size, by name, with the data there already."""
     settings = [*SMALL, f"llm={llm}", f"listen.listener={whisper}"]
     stages = with_settings(resolve(f"{RECIPES / 'mini.py'}:mini", out=str(out)), settings)
-    for name in ("talk", "questions", "words", "people"):
+    for name in ("taught", "asked", "questions", "words", "people"):
         tiny.save_data(out / "data" / name, rows=12)
     return {stage.name: stage for stage in stages}
 
@@ -66,7 +68,7 @@ def made(tmp_path_factory):
     llm = tiny.save_llm(path / "parts" / "llm", "llama", tiny.LLAMA)
     stages = small(path / "run", llm=llm, whisper=whisper)
     results = {}
-    for name in ("texts", "listen", "answers", "speech", "vocoder", "model"):
+    for name in ("listen", "answers", "talk", "agree", "speech", "texts", "vocoder", "model"):
         stage = stages[name]
         results[name] = train(stage) if isinstance(stage, TrainConfig) else stage.run()
     return path / "run", results
@@ -76,7 +78,7 @@ def test_every_stage_runs_and_is_judged_by_its_own_measure(made):
     _, results = made
     measures = {name: set(result.evaluation) for name, result in results.items() if result is not None}
     assert {"wer", "wer_all", "invented"} == measures["listen"]
-    assert {"text", "states"} == measures["answers"]
+    assert {"text", "states"} == measures["answers"] == measures["agree"]
     assert {"unit_error_rate", "length", "pitch", "energy"} == measures["speech"]
     assert measures["vocoder"]
 
@@ -114,7 +116,7 @@ def test_a_setting_with_a_stages_name_goes_to_it_alone():
     assert by_name["model"].listen == "elsewhere"
 
 
-@pytest.mark.parametrize("name", ["listen", "answers", "speech"])
+@pytest.mark.parametrize("name", ["listen", "answers", "agree", "speech"])
 def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(made, tmp_path, name):
     """As if it had died in its last step: dropout, noise, masks and what is heard or read are drawn again alike."""
     whole = made[0] / name
@@ -159,18 +161,20 @@ def test_a_qwen_and_a_larger_encoder_go_through_the_same_recipe(tmp_path):
 
 def test_the_data_comes_first_and_the_model_last():
     stages = resolve(f"{RECIPES / 'mini.py'}:mini")
-    names = ["talk", "questions", "words", "people", "texts", "listen", "answers", "speech", "vocoder", "model"]
-    assert [stage.name for stage in stages] == names
+    data = ["taught", "asked", "questions", "words", "people"]
+    names = ["listen", "answers", "talk", "agree", "speech", "texts", "vocoder", "model"]
+    assert [stage.name for stage in stages] == data + names
     for stage in stages:  # every part is named that can be exchanged
         assert not isinstance(stage, TrainConfig) or stage.out.startswith("runs/mini/")
     changed = with_settings(stages, ["llm=models/larger"])
-    assert [getattr(getattr(stage, "task", stage), "llm", None) for stage in changed[-5:]] == [
-        None,
-        "models/larger",
-        "models/larger",
-        None,
-        "models/larger",
-    ]
+    found = {stage.name: getattr(getattr(stage, "task", stage), "llm", None) for stage in changed[-len(names) :]}
+    assert {name for name, llm in found.items() if llm == "models/larger"} == {
+        "answers",
+        "talk",
+        "agree",
+        "speech",
+        "model",
+    }
 
 
 def test_data_is_made_by_a_stage_and_not_again(tmp_path):

@@ -26,7 +26,8 @@ def recipes():
 
 
 def test_the_small_recipe_makes_text_from_the_projects_own_questions(recipes, tmp_path):
-    recipe = dataclasses.replace(recipes.small(), steps=("instructions", "rewrite", "dedupe", "answers"), workers=1)
+    recipe = dataclasses.replace(recipes.small(), workers=1)
+    recipe = dataclasses.replace(recipe, steps=("instructions", "rewrite", "dedupe", recipes.DATES, "answers"))
     assert from_dict(SynthesisConfig, to_dict(recipe)) == recipe
     summary = synthesise(recipe, tmp_path, progress=False)
     lost = sum(sum(reasons.values()) for reasons in summary.dropped.values())
@@ -36,7 +37,7 @@ def test_the_small_recipe_makes_text_from_the_projects_own_questions(recipes, tm
     assert {row.split for row in rows} == {"train", "dev", "test"}
 
 
-@pytest.fixture(params=["mini", "small", "questions", "words"])
+@pytest.fixture(params=["mini", "asked", "small", "questions", "words"])
 def recipe(recipes, request, monkeypatch):
     monkeypatch.setattr(recipes, "Resolver", lambda: lambda name: name)
     return getattr(recipes, request.param)()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,6 +12,7 @@ from duologue.data.manifest import read_rows
 from duologue.errors import DataError
 from duologue.models.language_model import read_language_model
 from duologue.models.text_model import LocalTextModel
+from duologue.train import own_answers
 from duologue.train.own_answers import OwnAnswersStage
 
 SYSTEM = "You are mini."
@@ -34,7 +38,7 @@ def folder(tmp_path_factory):
 def stage(folder, **changes) -> OwnAnswersStage:
     given = {
         "name": "own",
-        "data": str(folder / "data"),
+        "data": (str(folder / "data"),),
         "answers": str(folder / "answers"),
         "out": str(folder / "own"),
         "llm": str(folder / "llama"),
@@ -53,6 +57,18 @@ def test_a_batch_of_prompts_that_open_alike_is_continued_as_each_alone(folder):
     together = writer.continue_ids(prompts, max_tokens=6)
     assert together == [writer.continue_ids([prompt], max_tokens=6)[0] for prompt in prompts]
     assert all(together)
+
+
+class Teacher:
+    """Says every letter as a unit."""
+
+    def speak(self, text):
+        return SimpleNamespace(units=[ord(letter) for letter in text], prosody_UP=np.zeros((len(text), 3), np.float32))
+
+
+@pytest.fixture(autouse=True)
+def teacher(monkeypatch):
+    monkeypatch.setattr(own_answers, "HibariTeacher", Teacher)
 
 
 def test_kept_sources_stay_and_others_get_the_tuned_models_words(folder, monkeypatch):
@@ -75,6 +91,8 @@ def test_kept_sources_stay_and_others_get_the_tuned_models_words(folder, monkeyp
     assert set(after) == {key for key, turn in before.items() if turn.question.strip()}
     assert all(after[key].answer != before[key].answer for key in after)
     assert all(after[key].question_audio == before[key].question_audio for key in after)
+    for turn in after.values():
+        assert turn.units == [ord(letter) for letter in turn.answer] and len(turn.unit_prosody) == 3 * len(turn.units)
 
 
 def test_what_cannot_be_said_and_apologies_are_left_out(folder):
@@ -87,4 +105,4 @@ def test_what_cannot_be_said_and_apologies_are_left_out(folder):
 def test_no_rows_is_said(folder, tmp_path):
     (tmp_path / "shards").mkdir(parents=True)
     with pytest.raises(DataError):
-        stage(folder, data=str(tmp_path), out=str(tmp_path / "out")).run()
+        stage(folder, data=(str(tmp_path),), out=str(tmp_path / "out")).run()

@@ -348,11 +348,13 @@ def _report(progress: Progress, what: str, whole: int, got: int) -> None:
 
 def _size_of_wheels(folder: Path) -> int:
     sizes: dict[str, int] = {}
-    for path in folder.rglob("*.whl"):
-        try:
-            sizes[path.name] = max(sizes.get(path.name, 0), path.stat().st_size)
-        except FileNotFoundError:  # pip has just moved it
-            continue
+    for parent, _, names in os.walk(folder):  # which passes over folders that pip removes meanwhile
+        for name in names:
+            if name.endswith(".whl"):
+                try:
+                    sizes[name] = max(sizes.get(name, 0), os.path.getsize(os.path.join(parent, name)))
+                except FileNotFoundError:  # pip has just moved it
+                    continue
     return sum(sizes.values())
 
 

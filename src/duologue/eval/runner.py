@@ -273,7 +273,7 @@ def _now() -> str:
 
 
 class _Progress:
-    """One bar of the present task, and lines of what is done above it."""
+    """One bar of the present task, and lines of what is done above it; without a terminal, a line a tenth of a task."""
 
     def __enter__(self) -> _Progress:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -291,7 +291,17 @@ class _Progress:
         if self.bar is not None:
             self.bars.remove_task(self.bar)
         self.bar = bar = self.bars.add_task(name, total=None)
-        return lambda done, count: self.bars.update(bar, completed=done, total=count)
+        told = -1
+
+        def tell(done: int, count: int) -> None:
+            nonlocal told
+            self.bars.update(bar, completed=done, total=count)
+            tenth = 10 * done // max(1, count)
+            if tenth != told and not self.bars.console.is_terminal:
+                told = tenth
+                self.say(f"{name}: {done}/{count}")
+
+        return tell
 
     def say(self, line: str) -> None:
         self.bars.console.print(line, markup=False, highlight=False)

@@ -15,9 +15,12 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from duologue import config as configs
 from duologue.codecs.text import Message
 from duologue.data.manifest import Turn, read_rows, shard_name, write_shard
+from duologue.data.teacher import HibariTeacher
 from duologue.errors import DataError
 from duologue.models.llama_omni.loading import fill_in
 from duologue.models.llama_omni.prepared import merge
@@ -33,13 +36,14 @@ SHARD = 500  # rows
 
 @dataclass(frozen=True, kw_only=True)
 class OwnAnswersStage:
-    """Copies a data folder; rows of other sources than `keep` get the tuned model's own greedy answers.
+    """Joins data folders; rows of other sources than `keep` get the tuned model's own greedy answers.
 
-    A question whose own answer is too long, unspeakable or an apology is left out.
+    A question whose own answer is too long, unspeakable or an apology is left out. The teacher says every answer, so
+    that the rows have units and prosody for the speech decoder.
     """
 
     name: str
-    data: str
+    data: tuple[str, ...]
     answers: str  # an export of the stage `answers`: the low-rank changes
     out: str
     keep: tuple[str, ...] = ()  # sources whose answers were written with care and stay
@@ -55,18 +59,32 @@ class OwnAnswersStage:
         done = out / "done.json"
         if done.exists() and json.loads(done.read_text(encoding="utf-8")) == configs.to_dict(self):
             return
-        turns = list(read_rows(Path(self.data)))
+        turns = [turn for folder in self.data for turn in read_rows(Path(folder))]
         if not turns:
-            raise DataError(f"{self.data}: no rows; make the data first")
+            raise DataError(f"{', '.join(self.data)}: no rows; make the data first")
         said = self._answers(sorted({self._asked(turn) for turn in turns if self._is_open(turn)}))
         kept = []
         for turn in turns:
             answer = said.get(self._asked(turn)) if self._is_open(turn) else turn.answer
             if answer:
                 kept.append(dataclasses.replace(turn, answer=answer))
+        self._say(kept)
         for number, first in enumerate(range(0, len(kept), SHARD)):
             write_shard(out / "shards" / shard_name(number), kept[first : first + SHARD])
         configs.save(self, done)
+
+    def _say(self, turns: list[Turn]) -> None:
+        """Units and prosody of every answer; the same answer is said once."""
+        spoken: dict[str, tuple[list[int], list[float]]] = {}
+        teacher, bar = HibariTeacher(), Bar("say", step=0, steps=len(turns), every=1000)
+        for number, turn in enumerate(turns, start=1):
+            if turn.answer not in spoken:
+                said = teacher.speak(turn.answer)
+                prosody = np.asarray(said.prosody_UP, np.float32).reshape(-1)
+                spoken[turn.answer] = ([int(unit) for unit in said.units], [float(value) for value in prosody])
+            turn.units, turn.unit_prosody = spoken[turn.answer]
+            bar.step({"step": number})
+        bar.close()
 
     def _is_open(self, turn: Turn) -> bool:
         return turn.source not in self.keep and bool(turn.question.strip())
