@@ -24,8 +24,8 @@ def ctc(out: str = RUNS) -> TrainConfig:
     return TrainConfig(
         name="ctc",
         task=CtcTask(
-            data=f"{out}/data/talk",
-            more=(f"{out}/data/questions", f"{out}/data/people"),
+            data=f"{out}/data/taught",
+            more=(f"{out}/data/asked", f"{out}/data/questions", f"{out}/data/people"),
             listener=f"{out}/listen/export",
             held_out=240,
         ),
