@@ -44,6 +44,7 @@ class ListenTask:
     rows: int = 32  # most clips of a batch
     longest: float = 14.0  # seconds; longer clips are left out
     noise: float = 0.06  # share of the clips of a batch in whose place there is only noise
+    joined: float = 0.25  # share of the batches in which clips follow one another in one, with pauses between
     noises: tuple[str, ...] = ("hiss", "room", "traffic", "hum", "keyboard", "breath", "music", "silence")
     mask_frames: int = 20  # up to this many 10 ms frames of each clip are blanked
     label_smoothing: float = 0.05
@@ -106,6 +107,8 @@ class _Listening:
         for index in np.flatnonzero(rng.random(len(clips)) < self.config.noise):
             clips[index] = self._noise(rng, most=len(clips[index].audio))
         config = self._start[0].config
+        if rng.random() < self.config.joined:
+            clips = joined(clips, rng, most_pieces=config.whisper.max_target - len(config.prompt))
         return collate(clips, prompt=config.prompt, end=config.end)
 
     def _clip(self, turn: Turn) -> Utterance:
@@ -205,6 +208,26 @@ class Utterance:
 
     audio: NDArray[np.int16]  # 16 kHz mono
     ids: tuple[int, ...]
+
+
+def joined(
+    clips: Sequence[Utterance], rng: np.random.Generator, *, most_pieces: int, longest: float = 27.0
+) -> list[Utterance]:
+    """Clips one after another with pauses of up to 1.2 s, two to six in one: people go on after a sentence.
+
+    A listener that has only ever heard one sentence stops after the first, or says it again.
+    """
+    order = [clips[index] for index in rng.permutation(len(clips))]
+    pauses = [np.zeros(int(rng.uniform(0.1, 1.2) * SAMPLE_RATE), np.int16) for _ in order]
+    size, made = int(rng.integers(2, 7)), list[Utterance]()
+    audio, ids, count = list[NDArray[np.int16]](), tuple[int, ...](), 0
+    for clip, pause in zip(order, pauses, strict=True):
+        length = sum(map(len, audio)) + len(clip.audio)
+        if count and (count == size or length > longest * SAMPLE_RATE or len(ids) + len(clip.ids) > most_pieces):
+            made.append(Utterance(np.concatenate(audio[:-1]), ids))
+            audio, ids, count = [], (), 0
+        audio, ids, count = [*audio, clip.audio, pause], ids + clip.ids, count + 1
+    return [*made, Utterance(np.concatenate(audio[:-1]), ids)]
 
 
 @dataclass(frozen=True)
