@@ -61,6 +61,7 @@ class AnswerTask:
     rank: int = 16
     alpha: float = 32.0
     hidden: int = 512  # width of the adapter
+    sharpness: float = 8.0  # of its readout, see ReadoutConfig; what docs/log.md found best
     rows: int = 16
     longest: float = 12.0  # seconds of a question
     start: str = ""  # a folder of this stage to go on from; empty: from nothing
@@ -109,7 +110,9 @@ class _Answering:
         c = self.config
         llm, self._codec = load_language_model(c.llm, c.dtype)
         listener, _ = load_listener(c.listener)
-        shape = ReadoutConfig(state_dim=listener.config.whisper.dim, hidden_dim=c.hidden, llm_dim=llm.config.dim)
+        shape = ReadoutConfig(
+            state_dim=listener.config.whisper.dim, hidden_dim=c.hidden, llm_dim=llm.config.dim, sharpness=c.sharpness
+        )
         adapter = ReadoutAdapter(shape)
         add_lora(llm, rank=c.rank, alpha=c.alpha, targets=("blocks.*",))
         if c.start:
