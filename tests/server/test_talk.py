@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from duologue.audio import io
 from duologue.errors import DuologueError, ServerError
-from duologue.pipeline import Pipeline
+from duologue.pipeline import Conversation, Pipeline
 from duologue.server import messages
 from duologue.server.app import bind, create_app
 from duologue.server.talk import TalkConfig
@@ -133,7 +133,13 @@ class Loudness:
         return window_BN.abs().amax(1).gt(0.05).float()
 
 
-def test_hands_free_finds_the_turns(monkeypatch):
+@pytest.mark.parametrize("tidying", [0.0, 0.3])  # seconds between telling that it is done and the answer's end
+def test_hands_free_finds_the_turns(monkeypatch, tidying):
+    def answer(conversation, answer=Conversation.answer):
+        yield from answer(conversation)
+        time.sleep(tidying)
+
+    monkeypatch.setattr(Conversation, "answer", answer)
     monkeypatch.setattr("duologue.server.app.VoiceActivity.load", Loudness)
     with served() as address, Client(address) as client:
         client.tell("hello", rate=16_000)

@@ -178,6 +178,7 @@ class Talk:
                 event = await self._run(next, events, None)
                 if event is None:
                     return
+                self._answering = not isinstance(event, Done)  # who is told that it is done may speak at once
                 await self._send_event(event)
         finally:
             self._answering = False
