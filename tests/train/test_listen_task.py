@@ -12,7 +12,7 @@ from train.toy import steps
 from duologue.data.manifest import Turn, encode_flac, shard_name, write_shard
 from duologue.errors import CheckpointError, TrainError
 from duologue.train import OptimizerConfig, TrainConfig, listen_task, train
-from duologue.train.listen_task import SAMPLE_RATE, ListenTask, Utterance, joined
+from duologue.train.listen_task import ListenTask
 from duologue.train.parts import load_listener
 
 
@@ -32,6 +32,7 @@ def config(folder, out, **changes) -> TrainConfig:
         held_out=2,
         held_out_noises=2,
         joined=0.0,
+        company=0.0,
     )
     base = TrainConfig(
         name="listen",
@@ -128,24 +129,6 @@ def test_a_listener_that_is_not_there_is_named(folder, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="the key 'num_mel_bins' is missing"):
         load_listener(str(tmp_path))
-
-
-def test_joined_clips_keep_every_word_and_every_sample(folder):
-    rng = np.random.default_rng(0)
-    clips = [
-        Utterance(np.full(int(rng.uniform(1, 3) * SAMPLE_RATE), n + 1, np.int16), (n,) if n % 5 else ())
-        for n in range(40)
-    ]
-    for seed in range(5):
-        made = joined(clips, np.random.default_rng(seed), most_pieces=3)
-        assert len(made) < len(clips) and max(len(row.ids) for row in made) <= 3
-        assert sorted(piece for row in made for piece in row.ids) == [n for n in range(40) if n % 5]
-        heard = np.concatenate([row.audio for row in made])
-        assert [int((heard == n + 1).sum()) for n in range(40)] == [len(clip.audio) for clip in clips]
-        for row in made:  # the words in the order in which they are said
-            order = [value - 1 for value, _ in itertools.groupby(row.audio.tolist()) if value]
-            assert tuple(n for n in order if n % 5) == row.ids
-            assert len(row.audio) <= 27 * SAMPLE_RATE and row.audio[-1] != 0
 
 
 def test_some_batches_are_joined(folder, tmp_path):

@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from duologue.eval.metrics import Edits, error_rate, normalise, word_edits
 from duologue.models.llama_omni.listener import Listener
 from duologue.models.whisper import Whisper
 from duologue.train import rows as manifest
+from duologue.train.listen_augment import Utterance, bent, blanked, in_company, joined
 from duologue.train.parts import TOKENIZER, load_listener, save_part
 
 SHORTEST = 0.2  # seconds; shorter clips are left out
@@ -46,7 +46,10 @@ class ListenTask:
     noise: float = 0.06  # share of the clips of a batch in whose place there is only noise
     joined: float = 0.25  # share of the batches in which clips follow one another in one, with pauses between
     noises: tuple[str, ...] = ("hiss", "room", "traffic", "hum", "keyboard", "breath", "music", "silence")
-    mask_frames: int = 20  # up to this many 10 ms frames of each clip are blanked
+    company: float = 0.2  # share of the clips that have other voices behind them
+    bend: float = 0.1  # how far the frequency axis may be stretched or pressed together; every second batch is
+    mask_frames: int = 16  # up to so many 10 ms frames are blanked in every 4 s of a clip
+    mask_bands: int = 12  # up to so many of the 80 mel bands are blanked
     label_smoothing: float = 0.05
     freeze: tuple[str, ...] = ("whisper.decoder.embedding", "whisper.encoder.positions")
     mix: float = 1.0  # what is exported: this share of the trained weights, the rest of those that it started from
@@ -107,6 +110,7 @@ class _Listening:
         for index in np.flatnonzero(rng.random(len(clips)) < self.config.noise):
             clips[index] = self._noise(rng, most=len(clips[index].audio))
         config = self._start[0].config
+        clips = in_company(clips, rng, share=self.config.company)
         if rng.random() < self.config.joined:
             clips = joined(clips, rng, most_pieces=config.whisper.max_target - len(config.prompt))
         return collate(clips, prompt=config.prompt, end=config.end)
@@ -130,13 +134,15 @@ class _Listening:
 
     def loss(self, module: nn.Module, batch: ListenBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         c = self.config
-        value, metrics = loss(
-            module.whisper,  # type: ignore[arg-type]
-            batch,
-            mask_frames=c.mask_frames if module.training else 0,
-            label_smoothing=c.label_smoothing,
-        )
+        vary = self._vary if module.training else None
+        value, metrics = loss(module.whisper, batch, vary=vary, label_smoothing=c.label_smoothing)  # type: ignore[arg-type]
         return value, dict(metrics)
+
+    def _vary(self, features_BMT: Tensor, frames_B: Tensor) -> Tensor:
+        c, draw_B = self.config, torch.rand(len(frames_B) + 1).to(frames_B.device)
+        if c.bend and draw_B[-1] < 0.5:
+            features_BMT = bent(features_BMT, 1 + c.bend * (2 * draw_B[:-1] - 1))
+        return blanked(features_BMT, frames_B, frames=c.mask_frames, bands=c.mask_bands)
 
     @functools.cached_property
     def _held_out(self) -> list[tuple[Utterance, str, bool]]:
@@ -203,72 +209,11 @@ def transcripts(
 
 
 @dataclass(frozen=True)
-class Utterance:
-    """One clip and the tokens that were said in it; none where nobody speaks."""
-
-    audio: NDArray[np.int16]  # 16 kHz mono
-    ids: tuple[int, ...]
-
-
-def joined(
-    clips: Sequence[Utterance], rng: np.random.Generator, *, most_pieces: int, longest: float = 27.0
-) -> list[Utterance]:
-    """Clips one after another with pauses of up to 1.2 s, two to six in one: people go on after a sentence.
-
-    A listener that has only ever heard one sentence stops after the first, or says it again.
-    """
-    order = [clips[index] for index in rng.permutation(len(clips))]
-    pauses = [np.zeros(int(rng.uniform(0.1, 1.2) * SAMPLE_RATE), np.int16) for _ in order]
-    size, made = int(rng.integers(2, 7)), list[Utterance]()
-    audio, ids, count = list[NDArray[np.int16]](), tuple[int, ...](), 0
-    for clip, pause in zip(order, pauses, strict=True):
-        length = sum(map(len, audio)) + len(clip.audio)
-        if count and (count == size or length > longest * SAMPLE_RATE or len(ids) + len(clip.ids) > most_pieces):
-            made.append(Utterance(np.concatenate(audio[:-1]), ids))
-            audio, ids, count = [], (), 0
-        audio, ids, count = [*audio, clip.audio, pause], ids + clip.ids, count + 1
-    return [*made, Utterance(np.concatenate(audio[:-1]), ids)]
-
-
-@dataclass(frozen=True)
 class ListenBatch:
     audio_BN: Tensor
     samples_B: Tensor
     ids_BT: Tensor  # prompt, words
     labels_BT: Tensor  # words, end
-
-
-def batches(
-    utterances: Sequence[Utterance],
-    *,
-    prompt: Sequence[int],
-    end: int,
-    seconds: float = 64.0,
-    seed: int = 0,
-    position: int = 0,
-) -> Iterator[ListenBatch]:
-    """Endless batches of about `seconds` of audio, clips of like length together, in an order fixed by the seed.
-
-    Args:
-        position: batches already used; the stream continues there.
-    """
-    epoch, count = 0, 0
-    while True:
-        rng = np.random.default_rng((seed, epoch))
-        lengths = np.array([len(u.audio) for u in utterances]) * rng.uniform(0.9, 1.1, len(utterances))
-        order, groups = np.argsort(lengths), list[list[int]]()
-        group: list[int] = []
-        for index in order:
-            if group and (len(group) + 1) * lengths[index] > seconds * SAMPLE_RATE:
-                groups.append(group)
-                group = []
-            group.append(int(index))
-        groups.append(group)
-        for choice in rng.permutation(len(groups)):
-            count += 1
-            if count > position:
-                yield collate([utterances[i] for i in groups[choice]], prompt=prompt, end=end)
-        epoch += 1
 
 
 def collate(rows: Sequence[Utterance], *, prompt: Sequence[int], end: int) -> ListenBatch:
@@ -287,22 +232,21 @@ def collate(rows: Sequence[Utterance], *, prompt: Sequence[int], end: int) -> Li
 
 
 def loss(
-    model: Whisper, batch: ListenBatch, *, mask_frames: int = 0, label_smoothing: float = 0.05
+    model: Whisper,
+    batch: ListenBatch,
+    *,
+    vary: Callable[[Tensor, Tensor], Tensor] | None = None,
+    label_smoothing: float = 0.05,
 ) -> tuple[Tensor, dict[str, float]]:
     """Cross-entropy of the words and of the end.
 
     Args:
-        mask_frames: up to this many 10 ms frames are blanked at one place of each clip.
+        vary: changes the features, (features_BMT, frames_B) -> features_BMT.
     """
     with torch.autocast(batch.audio_BN.device.type, enabled=False):
         features_BMT, frames_B = log_mel(batch.audio_BN, batch.samples_B, num_mels=model.config.num_mels)
-    if mask_frames:
-        draw_2B = torch.rand(2, len(frames_B)).to(frames_B.device)
-        width_B = (draw_2B[0] * mask_frames).long()
-        begin_B = (draw_2B[1] * (frames_B - width_B).clamp(min=1)).long()
-        frame_T = torch.arange(features_BMT.shape[-1], device=frames_B.device)
-        blank_BT = (frame_T >= begin_B[:, None]) & (frame_T < (begin_B + width_B)[:, None])
-        features_BMT = features_BMT.masked_fill(blank_BT[:, None], 0.0)
+        if vary is not None:
+            features_BMT = vary(features_BMT, frames_B)
     encoded_BTD, steps_B = model.encoder(features_BMT, frames_B)
     memory = model.decoder.remember(encoded_BTD, steps_B)
     slots = batch.ids_BT.shape[0]

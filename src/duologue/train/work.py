@@ -11,11 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from duologue import config as configs
 from duologue.checkpoints import save_model
+from duologue.data.audio_augment import AugmentConfig, augment
 from duologue.data.manifest import QUESTION_RATE, Turn, encode_flac, read_rows, shard_name, write_shard
 from duologue.data.recordings import Split
 from duologue.errors import DataError, TrainError
@@ -28,8 +30,11 @@ from duologue.nn.quant import pack_int8
 from duologue.train.answer_task import SYSTEM
 from duologue.train.loop import Result
 from duologue.train.parts import CTC_LISTENER, TOKENIZER, find, load_language_model, load_tensors
+from duologue.train.progress import Bar
 from duologue.train.state import write_whole
 from duologue.vocoders.spectral import SpectralVocoderConfig
+
+Array = np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +59,21 @@ class DataStage:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingsStage:
-    """Real people and real sounds as rows of a data folder, for the listener; see `data.recordings`."""
+    """Real people and real sounds as rows of a data folder, for the listener; see `data.recordings`.
+
+    Each clip of the split train comes as it is, and `again` times more through a room, noise, another microphone.
+    """
 
     name: str
     out: str
     only: tuple[str, ...] = ()  # sources; empty: all that are to be had
     longest: float = 16.0  # seconds; longer clips are left out
-    sounds: int = 200  # clips without words
+    sounds: int = 600  # clips without words, the same number of each source
     dev_sounds: int = 40  # one sound of so many is held out; of speech, the split dev of `data.recordings`
+    again: int = 2
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(speed_chance=0.3, voice_chance=0.25, lead=(0.0, 0.4), tail=(0.0, 0.5))
+    )
 
     def run(self) -> None:
         out = Path(self.out)
@@ -69,44 +81,69 @@ class RecordingsStage:
         if done.exists() and json.loads(done.read_text(encoding="utf-8")) == configs.to_dict(self):
             return
         rows: list[Turn] = []
-        for number, row in enumerate(self._rows()):
+        number = 0
+        for row in self._rows():
             rows.append(row)
             if len(rows) == 256:
-                write_shard(out / "shards" / shard_name(number // 256), rows)
-                rows = []
+                write_shard(out / "shards" / shard_name(number), rows)
+                rows, number = [], number + 1
         if rows:
-            write_shard(out / "shards" / shard_name(number // 256), rows)
+            write_shard(out / "shards" / shard_name(number), rows)
         configs.save(self, done)
 
     def _rows(self) -> Iterator[Turn]:
-        import numpy as np
-
-        from duologue.data.recordings import iterate_sounds
-
-        rng, left = np.random.default_rng(0), self.sounds
+        rng = np.random.default_rng(0)
         held_out = list(self._people("dev"))
         for place in rng.permutation(len(held_out)):  # who takes the first few of them hears all of the speakers
-            yield held_out[place]
-        yield from self._people("train")
-        for sound in iterate_sounds("train") if left else ():
-            audio = _at(QUESTION_RATE, sound.audio, sound.sample_rate)
-            size = int(rng.uniform(0.8, 6) * QUESTION_RATE)
-            begin = int(rng.integers(0, max(1, len(audio) - size)))
-            if len(audio) >= QUESTION_RATE // 2 and left:
-                split = "train" if (self.sounds - left) % self.dev_sounds else "dev"
-                left -= 1
-                yield _row(f"{sound.source}/{sound.name}", audio[begin : begin + size], "", "", split)
+            yield _row(*held_out[place], split="dev")
+        sounds = [(name, audio, "", "") for name, audio in self._sounds(rng)] if self.sounds else []
+        for name, audio, _, _ in sounds[:: self.dev_sounds]:
+            yield _row(name, audio, "", "", split="dev")
+        del sounds[:: self.dev_sounds]
+        clips = [*self._people("train"), *sounds]
+        bar = Bar(self.name, step=0, steps=len(clips), every=500)
+        for number, clip in enumerate(clips, start=1):
+            yield from self._versions(*clip, rng)
+            bar.step({"step": number})
+        bar.close()
 
-    def _people(self, split: Split) -> Iterator[Turn]:
+    def _versions(self, name: str, audio: Array, text: str, speaker: str, rng: np.random.Generator) -> Iterator[Turn]:
+        """A clip as it is and as it may sound elsewhere."""
+        yield _row(name, audio, text, speaker, split="train")
+        for number in range(1, self.again + 1):
+            changed, _ = augment(audio, rate=QUESTION_RATE, config=self.augment, rng=rng)
+            yield _row(f"{name}#{number}", changed, text, speaker, split="train")
+
+    def _people(self, split: Split) -> Iterator[tuple[str, Array, str, str]]:
+        """(name, audio, text, speaker) of each clip."""
         from duologue.data.recordings import iterate_recordings
 
         for clip in iterate_recordings(split, only=self.only or None):
             audio = _at(QUESTION_RATE, clip.audio, clip.sample_rate)
             if clip.text.strip() and 0.5 <= len(audio) / QUESTION_RATE <= self.longest:
-                yield _row(f"{clip.source}/{clip.name}", audio, clip.text.strip(), clip.speaker, split)
+                yield f"{clip.source}/{clip.name}", audio, clip.text.strip(), clip.speaker
+
+    def _sounds(self, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
+        """(name, audio) of clips of 0.5 to 6 s: a piece of one sound, or several of one source after one another."""
+        from duologue.data.recordings import iterate_sounds
+
+        sources: dict[str, list[tuple[str, Array]]] = {}
+        for sound in iterate_sounds("train"):
+            audio = _at(QUESTION_RATE, sound.audio, sound.sample_rate)
+            sources.setdefault(sound.source, []).append((f"{sound.source}/{sound.name}", audio))
+        for number in range(self.sounds if sources else 0):
+            found = sources[sorted(sources)[number % len(sources)]]
+            size, several = int(rng.uniform(0.5, 6) * QUESTION_RATE), rng.random() < 0.3
+            name, audio = found[number // len(sources) % len(found)]
+            begin = int(rng.integers(0, max(1, len(audio) - size)))
+            audio = audio[begin : begin + size]
+            while len(audio) < size and (several or len(audio) < QUESTION_RATE // 2):
+                pause = np.zeros(int(rng.uniform(0.02, 0.4) * QUESTION_RATE), np.float32)
+                audio = np.concatenate([audio, pause, found[int(rng.integers(len(found)))][1]])[:size]
+            yield f"{name}~{number}", audio
 
 
-def _at(rate: int, audio: Any, found: int) -> Any:
+def _at(rate: int, audio: Array, found: int) -> Array:
     if found == rate:
         return audio
     import soxr
@@ -114,7 +151,7 @@ def _at(rate: int, audio: Any, found: int) -> Any:
     return soxr.resample(audio, found, rate)
 
 
-def _row(name: str, audio: Any, text: str, speaker: str, split: str) -> Turn:
+def _row(name: str, audio: Array, text: str, speaker: str, split: str) -> Turn:
     return Turn(
         id=name,
         split=split,
