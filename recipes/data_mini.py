@@ -34,6 +34,7 @@ TALK = (
 WORDNET = SourceConfig(
     path="/usr/share/wordnet", name="wordnet", kind="wordnet", licence="WordNet 3.0 licence", limit=1500
 )
+EXAMPLES = dataclasses.replace(WORDNET, name="wordnet-examples", kind="wordnet-examples", limit=14_000)
 STATEMENTS = _own("statements")  # no questions: to be heard and to be said
 
 
@@ -94,12 +95,12 @@ def small() -> SynthesisConfig:
 
 
 def questions() -> SynthesisConfig:
-    """Only the asking side, for the listener: everything once more in other voices, and statements."""
+    """Only the asking side, for the listener: everything in other voices, statements, and WordNet's examples."""
     return dataclasses.replace(
         _taught(),
         name="mini-questions",
         seed=3,
-        sources=(*TALK, WORDNET, STATEMENTS),
+        sources=(*TALK, WORDNET, STATEMENTS, EXAMPLES),
         steps=("instructions", "rewrite", "dedupe", "speech"),
     )
 

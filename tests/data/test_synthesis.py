@@ -384,3 +384,10 @@ def test_wordnet_gives_what_common_words_mean(tmp_path):
     (tmp_path / "cntlist.rev").write_text("dog%1:05:00:: 1 42\ndog%2:38:00:: 1 2\n")
     source = SourceConfig(path=str(tmp_path), name="wordnet", licence="WordNet", kind="wordnet")
     assert list(read_source(source)) == [("What does the word dog mean?", "It means a tame animal that barks.")]
+
+    examples = dataclasses.replace(source, kind="wordnet-examples")
+    with pytest.raises(DataError, match=r"data\.verb.*apt-get install wordnet-base"):
+        list(read_source(examples))
+    for name in ("verb", "adj", "adv"):
+        (tmp_path / f"data.{name}").write_text('00 29 v 01 x 0 000 | to y; "it\'s 5 o\'clock"; "Did they `bark\'?"  \n')
+    assert sorted(read_source(examples)) == [("Did they 'bark'?", ""), ("He has a dog.", "")]

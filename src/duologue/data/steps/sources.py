@@ -25,13 +25,13 @@ class SourceConfig:
     path: str  # .jsonl, .json, .parquet; for WordNet its folder, such as /usr/share/wordnet
     name: str
     licence: str
-    kind: str = "table"  # table | wordnet
+    kind: str = "table"  # table | wordnet | wordnet-examples
     split: str = ""  # train | dev | test; "": shared out by the question's hash
     limit: int = 0  # most rows; 0: all
 
     def __post_init__(self) -> None:
-        if self.kind not in ("table", "wordnet"):
-            raise ConfigError(f"SourceConfig.kind: need table or wordnet, got {self.kind!r}")
+        if self.kind not in _READERS:
+            raise ConfigError(f"SourceConfig.kind: need one of {', '.join(_READERS)}, got {self.kind!r}")
         if self.split and self.split not in SPLITS:
             raise ConfigError(f"SourceConfig.split: need one of {', '.join(SPLITS)} or nothing, got {self.split!r}")
 
@@ -45,8 +45,7 @@ def read_source(source: SourceConfig) -> Iterator[tuple[str, str]]:
     path, count = Path(source.path), 0
     if not path.exists():
         raise DataError(f"{path}: there is no such source; correct the path of {source.name!r} in the recipe")
-    pairs = _wordnet(path) if source.kind == "wordnet" else _table(path)
-    for question, answer in pairs:
+    for question, answer in _READERS[source.kind](path):
         if source.limit and count >= source.limit:
             return
         count += 1
@@ -110,12 +109,8 @@ def _pair(row: dict[str, Any]) -> tuple[str, str] | None:
 
 def _wordnet(folder: Path) -> Iterator[tuple[str, str]]:
     """What common nouns mean, in the first sense, most used first (WordNet 3.0, Princeton)."""
-    try:
-        counts = (folder / "cntlist.rev").read_text(encoding="utf-8")
-        index = (folder / "index.noun").read_text(encoding="utf-8")
-        data = (folder / "data.noun").read_bytes()
-    except OSError as error:
-        raise DataError(f"{folder}: not WordNet's database ({error}); apt-get install wordnet-base") from error
+    counts, index = (_of_wordnet(folder, name).decode() for name in ("cntlist.rev", "index.noun"))
+    data = _of_wordnet(folder, "data.noun")
     used: dict[str, int] = {}
     for line in counts.splitlines():
         key, _, times = line.split()
@@ -134,3 +129,27 @@ def _wordnet(folder: Path) -> Iterator[tuple[str, str]]:
         word = lemma.replace("_", " ")
         if re.fullmatch(r"[a-z ]{3,24}", word) and 3 <= len(gloss.split()) <= 20 and word not in gloss:
             yield f"What does the word {word} mean?", f"It means {gloss}."
+
+
+def _wordnet_examples(folder: Path) -> Iterator[tuple[str, str]]:
+    """How words are used: the examples of all senses, sentences and pieces of sentences, in a mixed order."""
+    found: dict[str, None] = {}
+    for name in ("data.noun", "data.verb", "data.adj", "data.adv"):
+        for line in _of_wordnet(folder, name).decode("utf-8", "replace").splitlines():
+            for example in re.findall(r'"([^"]+)"', line.partition(" | ")[2]):
+                text = example.replace("`", "'").strip(" ;'")
+                if re.fullmatch(r"[A-Za-z][A-Za-z',;:.?! -]*", text) and 3 <= len(text.split()) <= 22:
+                    found.setdefault(text[0].upper() + text[1:] + ("" if text[-1] in ".?!" else "."))
+    examples = list(found)
+    for place in np.random.default_rng(0).permutation(len(examples)):
+        yield examples[place], ""
+
+
+def _of_wordnet(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise DataError(f"{folder}: not WordNet's database ({error}); apt-get install wordnet-base") from error
+
+
+_READERS = {"table": _table, "wordnet": _wordnet, "wordnet-examples": _wordnet_examples}
