@@ -39,10 +39,14 @@ def listen(out: str = RUNS) -> TrainConfig:
         task=ListenTask(
             data=f"{out}/data/taught",
             more=(f"{out}/data/asked", f"{out}/data/questions", f"{out}/data/people"),
+            seconds=112.0,
+            rows=64,
             held_out=240,
         ),
-        steps=1900,
-        optimizer=OptimizerConfig(lr=2.2e-5, betas=(0.9, 0.98), weight_decay=0.01, warmup=30, final=0.05),
+        steps=2600,
+        optimizer=OptimizerConfig(
+            lr=3e-5, betas=(0.9, 0.98), weight_decay=0.01, warmup=60, final=0.02, rates=(("whisper.encoder.", 0.6),)
+        ),
         precision="bf16",
         eval_every=200,
         best_metric="wer_all",
