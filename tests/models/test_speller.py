@@ -97,6 +97,7 @@ def test_rows_of_a_batch_are_as_each_alone(pair):
             assert torch.equal(getattr(both, name)[row, :count], getattr(alone, name)[0, :count]), name
 
 
+@torch.no_grad()
 def test_sharpness_turns_a_small_doubt_into_none(pair):
     listener, codec, speller = pair
     embedding = torch.nn.Embedding(codec.tokenizer.get_vocab_size(), 4)

@@ -63,6 +63,9 @@ class ReadoutConfig:
     sharpness: float = 4.0  # power of the probabilities: the listener's doubts are smoothed, a sure word is that word
 
 
+_UNREAD = -2
+
+
 class Speller:
     """What was heard, piece by piece, in the language model's own tokens.
 
@@ -78,16 +81,19 @@ class Speller:
 
     def __init__(self, listener: Tokenizer, llm: TextCodec, *, vocab_size: int):
         self.listener, self.llm = listener, llm
-        pieces = listener.decode_batch([[index] for index in range(vocab_size)], skip_special_tokens=False)
         self._sizes = [len(listener.id_to_token(index) or "") for index in range(vocab_size)]
-        self._spaced = [piece[:1] == " " for piece in pieces]
-        self._token_V = self._whole(pieces)
-        self._first_V = torch.where(
-            torch.tensor(self._spaced), self._whole([piece.removeprefix(" ") for piece in pieces]), self._token_V
-        )
+        self._token_2V = torch.full((2, vocab_size), _UNREAD)  # within a turn, and as its first word
+
+    def _tokens(self, pieces_BTK: Tensor, opens_BT: Tensor) -> Tensor:
+        """The token that each piece is as a whole, -1 where it takes several. Pieces are read when first guessed."""
+        new_N = pieces_BTK[self._token_2V[0, pieces_BTK] == _UNREAD].unique()
+        if len(new_N):
+            texts = self.listener.decode_batch([[index] for index in new_N.tolist()], skip_special_tokens=False)
+            self._token_2V[0, new_N] = self._whole(texts)
+            self._token_2V[1, new_N] = self._whole([text.removeprefix(" ") for text in texts])
+        return self._token_2V[opens_BT.long()[..., None], pieces_BTK]
 
     def _whole(self, texts: Sequence[str]) -> Tensor:
-        """The token that a text is, -1 where it takes several."""
         found = self.llm.tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return torch.tensor([encoding.ids[0] if len(encoding.ids) == 1 else -1 for encoding in found])
 
@@ -118,9 +124,7 @@ class Speller:
         slot_B1 = torch.arange(shape[0], device=device)[:, None]
         guesses_BTK = heard.guess_ids_BTK[slot_B1, piece_BT]
         opens_BT = (piece_BT == 0) & torch.tensor(first, device=device)[:, None]
-        known_BTK = torch.where(
-            opens_BT[..., None], self._first_V.to(device)[guesses_BTK], self._token_V.to(device)[guesses_BTK]
-        )
+        known_BTK = self._tokens(guesses_BTK.cpu(), opens_BT.cpu()).to(device)
         probs_BTK = heard.guess_probs_BTK[slot_B1, piece_BT] * (known_BTK >= 0)
         written_K = torch.arange(K, device=device) == 0
         sure_BT1 = (~whole_BT | (probs_BTK.sum(-1) <= 0))[..., None]
@@ -139,8 +143,8 @@ class Speller:
         if not pieces:
             return []
         text, sizes = self.listener.decode(pieces, skip_special_tokens=False), [self._sizes[piece] for piece in pieces]
-        if opens and self._spaced[pieces[0]]:
-            text, sizes[0] = text.removeprefix(" "), sizes[0] - 1
+        if opens and text.startswith(" "):
+            text, sizes[0] = text[1:], sizes[0] - 1
         ends = list(itertools.accumulate(sizes))
         encoding = self.llm.tokenizer.encode(text, add_special_tokens=False)
         row, begin, piece = [], 0, 0
