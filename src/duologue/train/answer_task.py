@@ -65,6 +65,7 @@ class AnswerTask:
     rows: int = 16
     longest: float = 12.0  # seconds of a question
     start: str = ""  # a folder of this stage to go on from; empty: from nothing
+    changes: str = ""  # a folder of this stage: its changes to the language model are taken over, and stay as they are
     held_out: int = 60  # questions of the split dev in an evaluation
     cache: str = ""  # where the listener's states are kept; empty: in the data folder
 
@@ -109,17 +110,24 @@ class _Answering:
     def build(self) -> nn.Module:
         c = self.config
         llm, self._codec = load_language_model(c.llm, c.dtype)
-        listener, _ = load_listener(c.listener)
         shape = ReadoutConfig(
-            state_dim=listener.config.whisper.dim, hidden_dim=c.hidden, llm_dim=llm.config.dim, sharpness=c.sharpness
+            state_dim=self.state_dim, hidden_dim=c.hidden, llm_dim=llm.config.dim, sharpness=c.sharpness
         )
         adapter = ReadoutAdapter(shape)
         add_lora(llm, rank=c.rank, alpha=c.alpha, targets=("blocks.*",))
         if c.start:
-            folder = find(c.start)
-            load_part(adapter, "adapter", folder).train()
+            load_part(adapter, "adapter", find(c.start)).train()
+        if c.changes or c.start:
+            folder = find(c.changes or c.start)
             put_changes(llm, load_tensors(folder / "llm_lora.safetensors"), where=str(folder))
+        for _, layer in lora_layers(llm) if c.changes else ():
+            layer.requires_grad_(False)
         return AnswerModel(adapter, llm)
+
+    @property
+    def state_dim(self) -> int:
+        """Width of the listener's states."""
+        return load_listener(self.config.listener)[0].config.whisper.dim
 
     @property
     def codec(self) -> TextCodec:

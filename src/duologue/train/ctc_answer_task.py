@@ -12,27 +12,16 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
 from duologue.models.llama_omni.ctc_listener import CtcListener
 from duologue.models.llama_omni.listener import Heard
-from duologue.nn.lora import add_lora, lora_layers
 from duologue.train import features
-from duologue.train.answer_task import AnswerBatch, AnswerModel, AnswerTask, _Answering, put_changes
-from duologue.train.parts import (
-    find,
-    fingerprint,
-    load_ctc_listener,
-    load_language_model,
-    load_part,
-    load_tensors,
-)
+from duologue.train.answer_task import AnswerBatch, AnswerModel, AnswerTask, _Answering
+from duologue.train.parts import fingerprint, load_ctc_listener, load_language_model
 
 
 @dataclass(frozen=True, kw_only=True)
 class CtcAnswerTask(AnswerTask):
     """`listener` is a folder that the stage `ctc` exported."""
-
-    changes: str = ""  # a folder of the stage `answers`: its changes to the language model are taken over and frozen
 
     def make(self) -> _CtcAnswering:
         """The task."""
@@ -44,21 +33,9 @@ class _CtcAnswering(_Answering):
 
     config: CtcAnswerTask
 
-    def build(self) -> nn.Module:
-        c = self.config
-        llm, self._codec = load_language_model(c.llm, c.dtype)
-        shape = load_ctc_listener(c.listener).config.ctc
-        adapter = ReadoutAdapter(ReadoutConfig(state_dim=shape.dim, hidden_dim=c.hidden, llm_dim=llm.config.dim))
-        add_lora(llm, rank=c.rank, alpha=c.alpha, targets=("blocks.*",))
-        if c.start:
-            load_part(adapter, "adapter", find(c.start)).train()
-        if c.start or c.changes:
-            folder = find(c.start or c.changes)
-            put_changes(llm, load_tensors(folder / "llm_lora.safetensors"), where=str(folder))
-        if c.changes:
-            for _, layer in lora_layers(llm):
-                layer.requires_grad_(False)
-        return AnswerModel(adapter, llm)
+    @property
+    def state_dim(self) -> int:
+        return load_ctc_listener(self.config.listener).config.ctc.dim
 
     def spelt(self, heard: Heard) -> Heard:
         return heard  # its pieces are tokens
