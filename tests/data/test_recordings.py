@@ -91,8 +91,10 @@ def test_what_is_asked_for_must_exist(two_sources, tmp_path, split, only, said):
         ("I DON'T WANT THE STUPID HAND PUPPET!", "I don't want the stupid hand puppet!"),
         ("IT'S ALWAYS A GAME. I'D SAY I CAN'T", "It's always a game. I'd say I can't"),
         ("Hey... that dame is a guy?!", "Hey... that dame is a guy?"),
+        ("Oh, no...! You mean...?", "Oh, no! You mean?"),
         ("Change D.N.A. and you change life.", "Change D.N.A. and you change life."),
         ("Unga, ook BIG MONKEY!", None),
+        ("Mgh? Mmf nung.", None),
         ("(sigh)", None),
         ("[this is a simple beep tone]", None),
         ("...", None),
@@ -105,6 +107,11 @@ def test_a_subtitle_becomes_what_was_said(subtitle, said):
 @pytest.mark.parametrize(("seconds", "may"), [(0.3, False), (1.2, True), (2.0, True), (9.0, False)])
 def test_a_recording_far_too_short_or_long_for_its_words_is_left_out(seconds, may):
     assert speech.likely("Keep your eyes peeled.", seconds) is may
+
+
+def test_quick_actors_are_given_less_time():
+    assert not speech.likely("Keep your eyes peeled.", 0.9) and speech.likely("Keep your eyes peeled.", 0.9, pace=0.75)
+    assert speech.likely("Keep your eyes peeled.", 4.0) and not speech.likely("Keep your eyes peeled.", 4.0, pace=0.75)
 
 
 def test_prompts_are_read_without_comments_and_with_colons_in_their_words(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from tiny_omni import PROMPT, TICK, ask, listener, sounds, tiny_omni
@@ -38,6 +40,31 @@ def test_a_row_is_heard_as_if_alone():
     assert both.ids_BT[1, : int(both.counts_B[1])].tolist() == alone.ids_BT[0].tolist()
 
 
+def test_second_thoughts_find_a_likelier_sentence_and_only_such():
+    audio_BN = torch.stack([sounds(1.2, seed) for seed in range(8)])
+    samples_B = torch.full((8,), 19_200)
+    ears = listener()
+    ears.config = dataclasses.replace(ears.config, doubt=1e-3)  # it has not learnt to be sure of anything
+    memory = ears.encode(audio_BN, samples_B)
+    first = ears._write(memory, samples_B)
+    final = ears._reconsider(first, memory, samples_B)
+    likelier_B = final.score_B > first.score_B
+    same_B = (ears._report(final).ids_BT == ears._report(first).ids_BT).all(1)
+    assert likelier_B.any() and torch.equal(~likelier_B, same_B)
+    hasty, whole = ears.hear(audio_BN, samples_B, hasty=True), ears.hear(audio_BN, samples_B)
+    assert torch.equal(hasty.ids_BT, ears._report(first).ids_BT)
+    assert torch.equal(whole.ids_BT, ears._report(final).ids_BT)
+    for b, count in enumerate(whole.counts_B.tolist()):  # what it reports is what writing that sentence gives
+        again = ears._write(
+            ears.encode(audio_BN[b : b + 1], samples_B[:1]),
+            samples_B[:1],
+            whole.ids_BT[b : b + 1],
+            torch.tensor([count]),
+        )
+        torch.testing.assert_close(again.score_B, final.score_B[b : b + 1], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ears._report(again).states_BTD[0], whole.states_BTD[b, :count], atol=1e-4, rtol=1e-4)
+
+
 def test_the_listener_writes_words_only_and_comes_to_an_end():
     heard = listener().hear(sounds(2.0, 3)[None], torch.tensor([32_000]))
     assert heard.counts_B[0] <= 14  # seven a second
@@ -68,12 +95,16 @@ def test_an_idle_slot_keeps_every_number():
 
 def test_saved_and_loaded_elsewhere_it_goes_on():
     model = tiny_omni()
-    here, there = model.init_state(2), model.init_state(2)  # as many slots: matrix products round otherwise, and the
-    ask(model, here, 0, sounds(0.8, 1))  # phase of the pulses adds that up, which has nothing to do with saving
-    there.load(1, here.save(0))
-    want, got = ask(model, here, 0, sounds(0.7, 2)), ask(model, there, 1, sounds(0.7, 2))
+    here, there, elsewhere = (model.init_state(2) for _ in range(3))
+    ask(model, here, 0, sounds(0.8, 1))
+    saved = here.save(0)
+    there.load(0, saved)
+    elsewhere.load(1, saved)
+    want, got = ask(model, here, 0, sounds(0.7, 2)), ask(model, there, 0, sounds(0.7, 2))
+    assert got[:2] == want[:2] and torch.equal(got[2], want[2])
+    got = ask(model, elsewhere, 1, sounds(0.7, 2))  # another row of a matrix product may round otherwise
     assert got[:2] == want[:2]
-    torch.testing.assert_close(got[2], want[2], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(got[2], want[2], atol=2e-3, rtol=1e-3)
 
 
 def test_a_reset_slot_is_a_new_conversation():

@@ -61,7 +61,7 @@ def is_recording(source: str) -> bool:
 def iterate_recordings(
     split: Split, cache: Path | None = None, *, only: Iterable[str] | None = None
 ) -> Iterator[Recording]:
-    """As `recordings`, one at a time: the whole of the training split takes 0.8 GB."""
+    """As `recordings`, one at a time: the whole of the training split takes 1 GB."""
     wanted = [name for name, source in SPEECH.items() if source.exact] if only is None else only
     yield from _clips(split, cache, {name: source.read for name, source in SPEECH.items()}, wanted)
 

@@ -84,7 +84,11 @@ def raw_pcm16(path: Path) -> Samples:
 
 def raw_pcm8(path: Path) -> Samples:
     """Unsigned 8-bit samples, the usual form of the nineties."""
-    return (np.frombuffer(_bytes(path), dtype=np.uint8).astype(np.float32) - 128.0) / 128.0
+    return pcm8(_bytes(path))
+
+
+def pcm8(data: bytes) -> Samples:
+    return (np.frombuffer(data, dtype=np.uint8).astype(np.float32) - 128.0) / 128.0
 
 
 def _bytes(path: Path) -> bytes:

@@ -10,15 +10,20 @@ from functools import partial
 from pathlib import Path
 
 from duologue.data.recordings import notes
-from duologue.data.recordings.clips import Recording, Samples, cut, raw_pcm8, raw_pcm16, read
+from duologue.data.recordings.clips import Recording, Samples, cut, pcm8, raw_pcm8, raw_pcm16, read
 from duologue.data.recordings.fetch import debian, pypi
 from duologue.data.recordings.games import QueenArchive, drascula_lines
+from duologue.data.recordings.sky import SKY_RATE, SkyArchive
 from duologue.errors import DataError
 
 SHORTEST = 0.4  # seconds; below it a line is a grunt
 LONGEST = 28.0  # seconds; a recogniser of the Whisper kind hears thirty
 _NO_WORDS = re.compile(r"[<\[({]")  # "(sigh)", "<sneeze>", "[this is a beep]": not, or not only, the words
-_KEPT_IN_CAPITALS = frozenset({"I", "A", "ID", "TV", "OK", "DNA", "UFO", "US", "USA", "DOS", "PC", "CD", "VIP", "IQ"})
+_SKY_PACE = 0.75  # the middle of its lines
+_QUOTED = re.compile(r"`(.*?)'(?!\w)")  # sky's quotation marks
+_KEPT_IN_CAPITALS = frozenset(
+    {"I", "A", "ID", "TV", "OK", "DNA", "UFO", "US", "USA", "DOS", "PC", "CD", "VIP", "IQ", "HQ", "VHS", "LINC"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +48,22 @@ def from_subtitle(text: str) -> str | None:
         return None
     text = text.replace("\x92", "'")
     words = text.lower().split() if text.isupper() else [_small(word) for word in text.split()]
-    text = re.sub(r"\.{2,}(?=\W*$)", ".", " ".join(words))
+    text = re.sub(r"\.{2,}(?=[!?])", "", " ".join(words))
+    text = re.sub(r"\.{2,}(?=\W*$)", ".", text)
     text = re.sub(r"([!?])[!?.]+", r"\1", text)
     text = re.sub(r"(^\W*|(?<!\.)(?<!\.[A-Za-z])[.!?]\s+)([a-z])", lambda match: match[1] + match[2].upper(), text)
     return re.sub(r"\bi\b", "I", text)
 
 
-def likely(text: str, seconds: float) -> bool:
-    """Whether so long a recording may hold these words: 0.66 s and 77 ms a letter is what the actors take on average.
+def likely(text: str, seconds: float, *, pace: float = 1.0) -> bool:
+    """Whether so long a recording may hold these words: 0.66 s and 77 ms a letter queen's actors take on average.
 
     Half of it and 2.2 times it leave 98 % of the lines; beyond are other words, a fit of laughter, or a pause.
+
+    Args:
+        pace: the time these actors take, as a share of that.
     """
-    expected = 0.66 + 0.077 * sum(map(str.isalnum, text))
+    expected = pace * (0.66 + 0.077 * sum(map(str.isalnum, text)))
     return seconds >= SHORTEST and 0.5 < seconds / expected < 2.2
 
 
@@ -91,6 +100,18 @@ def _drascula(cache: Path) -> Iterator[tuple[str, Recording]]:
         if likely(text, len(samples) / 11_025):
             speaker = f"drascula/{character}"
             yield "test", _recording("drascula", path.name, samples, 11_025, text=text, speaker=speaker, kind="acted")
+
+
+def _sky(cache: Path) -> Iterator[tuple[str, Recording]]:
+    archive = SkyArchive(debian("beneath-a-steel-sky", cache) / "usr/share/scummvm/beneath-a-steel-sky")
+    for number, subtitle in archive.lines():
+        text = from_subtitle(_QUOTED.sub(r"\1", subtitle).lstrip(". "))
+        if text is None or number in notes.SKY_OTHERWISE:
+            continue
+        samples = pcm8(archive.recording(number))
+        if likely(text, len(samples) / SKY_RATE, pace=_SKY_PACE):
+            clip = _recording("sky", str(number), samples, SKY_RATE, text=text, speaker="sky/cast", kind="acted")
+            yield "train", clip
 
 
 def _without_edges(samples: Samples, rate: int, *, floor: float = 0.02, margin: float = 0.15) -> Samples:
@@ -181,6 +202,11 @@ SPEECH: dict[str, Source] = {
         licence="Drascula licence (free to use, change and pass on; not to be sold by itself)",
         clips=_drascula,
         exact=False,  # the actors, not at home in English, often say it in other words
+    ),
+    "sky": Source(
+        package="Debian beneath-a-steel-sky 0.0372",
+        licence="Beneath a Steel Sky licence (free to use, change and pass on; not to be sold by itself)",
+        clips=_sky,
     ),
     "asterisk": Source(
         package="Debian asterisk-core-sounds-en, asterisk-core-sounds-en-g722 1.6.1",

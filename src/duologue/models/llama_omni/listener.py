@@ -3,13 +3,19 @@
 While the user speaks, the audio so far is heard again and again, and what was written last time is only a draft: one
 pass of the decoder checks it against the new audio, keeps the words on which they agree and goes on from there. So the
 last pass, after the end of the turn, writes exactly what hearing the whole at once would write, in a few steps.
+
+Writing is greedy, with second thoughts at the end: where another word was nearly as likely, the sentence is written
+again with that word, and the likelier sentence stays. That is most of what a beam search finds (docs/log.md), the
+rewritten sentences are drafted by the first one, and a sentence without doubts costs nothing.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.audio.features import SAMPLE_RATE, log_mel
@@ -28,6 +34,8 @@ class ListenerConfig:
     text_tokens: int = 50_256  # ids below are words; all others but `end` are never written
     candidates: int = 16  # best guesses kept for every word piece
     tokens_per_second: float = 7.0  # nobody speaks faster; bounds what noise can make it write
+    second_thoughts: int = 4  # most other sentences that are tried; 0: the first one stays
+    doubt: float = 0.05  # a word with at least this probability is worth a try
 
     def __post_init__(self):
         if self.whisper.decoder_layers == 0:
@@ -60,16 +68,29 @@ class Listener(nn.Module):
         encoded_BTD, steps_B = self.whisper.encoder(features_BMT.to(weight.dtype), frames_B)
         return self.whisper.decoder.remember(encoded_BTD, steps_B)
 
-    def hear(self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor | None = None) -> Heard:
+    def hear(
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor | None = None, *, hasty: bool = False
+    ) -> Heard:
         """Hears each row from its beginning; the same words as without a draft, sooner.
 
         Args:
             draft_BT: word pieces that an earlier pass wrote, padded with -1.
+            hasty: without second thoughts, for what will be heard again.
         """
-        return self.write(self.encode(audio_BN, samples_B), samples_B, draft_BT)
+        memory = self.encode(audio_BN, samples_B)
+        written = self._write(memory, samples_B, draft_BT)
+        if not hasty and self.config.second_thoughts:
+            written = self._reconsider(written, memory, samples_B)
+        return self._report(written)
 
-    def write(self, memory: Memory, samples_B: Tensor, draft_BT: Tensor | None = None) -> Heard:
-        """Greedy decoding of encoded audio, from a draft that is checked first."""
+    def _write(
+        self, memory: Memory, samples_B: Tensor, draft_BT: Tensor | None = None, forced_B: Tensor | None = None
+    ) -> _Written:
+        """Greedy decoding of encoded audio, from a draft that is checked first.
+
+        Args:
+            forced_B: pieces of the draft that stay unchecked.
+        """
         decoder, slots, device = self.whisper.decoder, len(samples_B), samples_B.device
         prompt = torch.tensor(self.config.prompt, device=device).expand(slots, -1)
         draft_BT = prompt[:, :0] if draft_BT is None else draft_BT
@@ -83,6 +104,8 @@ class Listener(nn.Module):
         hidden_BTD = decoder(ids, cache, memory, everyone, prompt.shape[1] + drafted_B)[:, prompt.shape[1] - 1 :]
         choice_BT = self._choose(hidden_BTD)
         agreed_BT = (choice_BT[:, :-1] == draft_BT) & (draft_BT >= 0)
+        if forced_B is not None:
+            agreed_BT = agreed_BT | (torch.arange(draft_BT.shape[1], device=device) < forced_B[:, None])
         kept_B = agreed_BT.long().cumprod(1).sum(1).minimum(limit_B)
         cache.length_B.copy_(prompt.shape[1] + kept_B)
 
@@ -103,7 +126,44 @@ class Listener(nn.Module):
             next_B = torch.where(live_B, self._choose(hidden_B1D)[:, 0], next_B)
             live_B = live_B & (next_B != self.config.end) & (count_B < limit_B)
         width = int(count_B.max())
-        return self._report(written[:, :width], count_B, states[:, :width])
+        return self._judge(written[:, :width], count_B, states[:, : width + 1])
+
+    def _judge(self, ids_BT: Tensor, counts_B: Tensor, states_BTD: Tensor) -> _Written:
+        logits_BTV = self._mask(self.whisper.decoder.logits(states_BTD)).float()
+        scale_BT = logits_BTV.logsumexp(-1)
+        best_BTK, guess_BTK = logits_BTV.topk(self.config.candidates + 1)
+        chosen_BT = F.pad(ids_BT, (0, 1), value=-1).scatter(1, counts_B[:, None], self.config.end)
+        score_BT = logits_BTV.gather(2, chosen_BT.clamp(min=0)[..., None])[..., 0] - scale_BT
+        score_B = torch.where(chosen_BT >= 0, score_BT, 0).sum(1) / (counts_B + 1)
+        return _Written(chosen_BT, counts_B, states_BTD, guess_BTK, best_BTK - scale_BT[..., None], score_B)
+
+    def _reconsider(self, first: _Written, memory: Memory, samples_B: Tensor) -> _Written:
+        """Each row's likeliest sentence among the first one and those with another word at a doubtful place."""
+        rows, places, pieces = self._doubts(first)
+        if len(rows) == 0:
+            return first
+        place_T = torch.arange(first.chosen_BT.shape[1], device=rows.device)
+        draft_RT = torch.where(place_T == first.counts_B[rows, None], -1, first.chosen_BT[rows])
+        draft_RT = torch.where(place_T == places[:, None], pieces[:, None], draft_RT)
+        kept = Memory(memory.k_BLHTD[rows], memory.v_BLHTD[rows], memory.length_B[rows])
+        others = self._write(kept, samples_B[rows], draft_RT, places + 1)
+        for b in rows.unique().tolist():
+            index = int(torch.where(rows == b, others.score_B, -torch.inf).argmax())
+            if others.score_B[index] > first.score_B[b]:
+                first = first.with_row(b, others, index)
+        return first
+
+    def _doubts(self, written: _Written) -> tuple[Tensor, Tensor, Tensor]:
+        """(row, place, piece) of the likeliest words that were not written, the end's place included."""
+        choices = min(3, written.guess_BTK.shape[-1])
+        guess_BTK, log_prob_BTK = written.guess_BTK[..., :choices], written.log_prob_BTK[..., :choices]
+        other_BTK = (guess_BTK != written.chosen_BT[..., None]) & (guess_BTK != self.config.end)
+        other_BTK &= (written.chosen_BT >= 0)[..., None] & (log_prob_BTK > math.log(self.config.doubt))
+        loss_BTK = (log_prob_BTK - log_prob_BTK[..., :1]).masked_fill(~other_BTK, -torch.inf)
+        loss_BN, index_BN = loss_BTK.flatten(1).topk(min(self.config.second_thoughts, loss_BTK[0].numel()))
+        rows, column = (loss_BN > -torch.inf).nonzero().unbind(1)
+        index = index_BN[rows, column]
+        return rows, index // choices, guess_BTK.flatten(1)[rows, index]
 
     def _mask(self, logits: Tensor) -> Tensor:
         """Leaves only words and the end."""
@@ -115,10 +175,50 @@ class Listener(nn.Module):
     def _choose(self, hidden_BTD: Tensor) -> Tensor:
         return self._mask(self.whisper.decoder.logits(hidden_BTD)).argmax(-1)
 
-    def _report(self, ids_BT: Tensor, counts_B: Tensor, states_BTD: Tensor) -> Heard:
-        logits = self._mask(self.whisper.decoder.logits(states_BTD)).float()
-        logits[..., self.config.end] = -torch.inf
-        best, guess_ids = logits.topk(self.config.candidates)
-        inside = (torch.arange(ids_BT.shape[1], device=ids_BT.device) < counts_B[:, None])[..., None]
-        probs = best.softmax(-1) * inside
-        return Heard(ids_BT, counts_B, states_BTD * inside, guess_ids * inside, probs)
+    def _report(self, written: _Written) -> Heard:
+        counts_B, width = written.counts_B, int(written.counts_B.max())
+        inside_BT = torch.arange(width, device=counts_B.device) < counts_B[:, None]
+        is_end_BTK = written.guess_BTK[:, :width] == self.config.end
+        words_BTK = written.log_prob_BTK[:, :width].masked_fill(is_end_BTK, -torch.inf)
+        best_BTK, order_BTK = words_BTK.topk(self.config.candidates)
+        return Heard(
+            torch.where(inside_BT, written.chosen_BT[:, :width], -1),
+            counts_B,
+            written.states_BTD[:, :width] * inside_BT[..., None],
+            written.guess_BTK[:, :width].gather(2, order_BTK) * inside_BT[..., None],
+            best_BTK.softmax(-1) * inside_BT[..., None],
+        )
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What one decoding wrote, the end included."""
+
+    chosen_BT: Tensor  # pieces and the end, then -1
+    counts_B: Tensor  # pieces
+    states_BTD: Tensor
+    guess_BTK: Tensor  # the likeliest first
+    log_prob_BTK: Tensor
+    score_B: Tensor  # mean log-probability of what was chosen
+
+    def with_row(self, row: int, other: _Written, index: int) -> _Written:
+        """With one row replaced by another decoding's."""
+        width = max(self.chosen_BT.shape[1], other.chosen_BT.shape[1])
+
+        def put(mine: Tensor, theirs: Tensor, fill: float = 0) -> Tensor:
+            if mine.ndim > 1:
+                grown = mine.new_full((len(mine), width, *mine.shape[2:]), fill)
+                grown[:, : mine.shape[1]] = mine
+                grown[row] = fill
+                grown[row, : theirs.shape[1]] = theirs[index]
+                return grown
+            return torch.where(torch.arange(len(mine), device=mine.device) == row, theirs[index], mine)
+
+        return _Written(
+            put(self.chosen_BT, other.chosen_BT, -1),
+            put(self.counts_B, other.counts_B),
+            put(self.states_BTD, other.states_BTD),
+            put(self.guess_BTK, other.guess_BTK),
+            put(self.log_prob_BTK, other.log_prob_BTK),
+            put(self.score_B, other.score_B),
+        )

@@ -43,8 +43,11 @@ class Hearing(Protocol):
 
     drafts: bool  # True: hearing a part of the audio makes hearing the whole cheaper
 
-    def hear(self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module) -> Part:
-        """Hears each row's first samples; `first_B`: the turn begins with this audio; `llm`: embeds tokens."""
+    def hear(
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+    ) -> Part:
+        """Hears each row's first samples; `first_B`: the turn begins with this audio; `llm`: embeds tokens; `hasty`:
+        it will be heard again with what follows."""
         ...
 
     def text(self, pieces: list[int]) -> str:
@@ -78,8 +81,10 @@ class RecogniserHearing:
         self._scale = EmbeddingScale()
         self.speller = Speller(tokenizer, codec, vocab_size=listener.config.end + 1)
 
-    def hear(self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module) -> Part:
-        heard = self.listener.hear(audio_BN, samples_B, draft_BT)
+    def hear(
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+    ) -> Part:
+        heard = self.listener.hear(audio_BN, samples_B, draft_BT, hasty=hasty)
         spelt = self.speller(heard, first_B)
         if self.mode == "states":
             embeddings_BTD = self.adapter(spelt, llm, scale=self._scale(llm))
@@ -107,7 +112,9 @@ class CtcHearing:
         self.listener, self.adapter, self.codec, self.mode = listener, adapter, codec, mode
         self._scale = EmbeddingScale()
 
-    def hear(self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module) -> Part:
+    def hear(
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+    ) -> Part:
         heard = self.listener.hear(audio_BN, samples_B, llm)
         if not bool(first_B.all()):
             heard = self._go_on(heard, ~first_B)
@@ -159,7 +166,9 @@ class StackingHearing:
     def __init__(self, encoder: WhisperEncoder, adapter: StackingAdapter, *, pad_samples: int | None):
         self.encoder, self.adapter, self.pad_samples = encoder, adapter, pad_samples
 
-    def hear(self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module) -> Part:
+    def hear(
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+    ) -> Part:
         live_B = samples_B > 0
         if self.pad_samples is not None:
             audio_BN = F.pad(audio_BN, (0, self.pad_samples - audio_BN.shape[1]))
@@ -232,7 +241,7 @@ class Ear:
         state.samples_B += live_B.long() * tick
         due_B = live_B & (state.samples_B - state.passed_B >= self.options.again * SAMPLE_RATE)
         if self.hearing.drafts and bool(due_B.any()):
-            self._keep_draft(state, self._hear(state, due_B, state.samples_B, llm))
+            self._keep_draft(state, self._hear(state, due_B, state.samples_B, llm, hasty=True))
         return part
 
     def finish(self, state: EarState, live_B: Tensor, llm: nn.Module) -> Part:
@@ -247,7 +256,7 @@ class Ear:
         pieces = state.pieces_BT[slot, : int(state.kept_B[slot])].tolist() + state.draft_BT[slot].tolist()
         return self.hearing.text([piece - 1 for piece in pieces if piece > 0])
 
-    def _hear(self, state: EarState, live_B: Tensor, samples_B: Tensor, llm: nn.Module) -> Part:
+    def _hear(self, state: EarState, live_B: Tensor, samples_B: Tensor, llm: nn.Module, *, hasty: bool = False) -> Part:
         """Hears the first samples of live slots. Others, and those that are silent, come back with nothing."""
         loud_B = state.audio_BN.abs().amax(1) > QUIET
         hear_B = live_B & loud_B & (samples_B > 0)
@@ -266,6 +275,7 @@ class Ear:
             draft_BT,
             state.written_B[rows] == 0,
             llm,
+            hasty=hasty,
         )
         embeddings = part.embeddings_BTD.new_zeros(slots, *part.embeddings_BTD.shape[1:])
         embeddings[rows] = part.embeddings_BTD
