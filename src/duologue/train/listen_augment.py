@@ -49,10 +49,10 @@ def joined(
 def in_company(clips: Sequence[Utterance], rng: np.random.Generator, *, share: float) -> list[Utterance]:
     """A share of the clips with voices of the batch behind them: one, 10 to 25 dB down, or up to six, 4 to 22 dB."""
     made = list(clips)
-    for index in np.flatnonzero(rng.random(len(clips)) < share):
+    for index in np.flatnonzero(rng.random(len(clips)) < share).tolist():
         speech = clips[index].audio.astype(np.float32)
         crowd, size = np.zeros_like(speech), int(rng.integers(1, 7))
-        for other in rng.integers(len(clips), size=size):
+        for other in map(int, rng.integers(len(clips), size=size)):
             voice = np.roll(clips[other].audio.astype(np.float32), int(rng.integers(len(clips[other].audio))))
             crowd += np.resize(voice, len(speech)) / (_rms(voice) + 1)
         decibels = rng.uniform(4, 22) if size > 1 else rng.uniform(10, 25)

@@ -95,7 +95,8 @@ class RecordingsStage:
         rng = np.random.default_rng(0)
         held_out = list(self._people("dev"))
         for place in rng.permutation(len(held_out)):  # who takes the first few of them hears all of the speakers
-            yield _row(*held_out[place], split="dev")
+            name, audio, text, speaker = held_out[place]
+            yield _row(name, audio, text, speaker, split="dev")
         sounds = [(name, audio, "", "") for name, audio in self._sounds(rng)] if self.sounds else []
         for name, audio, _, _ in sounds[:: self.dev_sounds]:
             yield _row(name, audio, "", "", split="dev")

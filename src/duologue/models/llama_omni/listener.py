@@ -34,8 +34,8 @@ class ListenerConfig:
     text_tokens: int = 50_256  # ids below are words; all others but `end` are never written
     candidates: int = 16  # best guesses kept for every word piece
     tokens_per_second: float = 7.0  # nobody speaks faster; bounds what noise can make it write
-    second_thoughts: int = 4  # most other sentences that are tried; 0: the first one stays
-    doubt: float = 0.05  # a word with at least this probability is worth a try
+    second_thoughts: int = 8  # most other sentences that are tried; 0: the first one stays
+    doubt: float = 0.03  # a word with at least this probability is worth a try
 
     def __post_init__(self):
         if self.whisper.decoder_layers == 0:
