@@ -54,6 +54,8 @@ def test_second_thoughts_find_a_likelier_sentence_and_only_such():
     hasty, whole = ears.hear(audio_BN, samples_B, hasty=True), ears.hear(audio_BN, samples_B)
     assert torch.equal(hasty.ids_BT, ears._report(first).ids_BT)
     assert torch.equal(whole.ids_BT, ears._report(final).ids_BT)
+    inside_BT = whole.ids_BT >= 0
+    assert torch.equal(whole.guess_ids_BTK[..., 0][inside_BT], whole.ids_BT[inside_BT])  # the LLM hears what is written
     for b, count in enumerate(whole.counts_B.tolist()):  # what it reports is what writing that sentence gives
         again = ears._write(
             ears.encode(audio_BN[b : b + 1], samples_B[:1]),

@@ -23,6 +23,8 @@ from duologue.errors import ConfigError
 from duologue.models.whisper import Whisper, WhisperConfig
 from duologue.nn.attention import Memory
 
+_MARGIN = 1e-3  # by which a second thought must be likelier: more than rounding differs between batches
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListenerConfig:
@@ -149,7 +151,7 @@ class Listener(nn.Module):
         others = self._write(kept, samples_B[rows], draft_RT, places + 1)
         for b in rows.unique().tolist():
             index = int(torch.where(rows == b, others.score_B, -torch.inf).argmax())
-            if others.score_B[index] > first.score_B[b]:
+            if others.score_B[index] > first.score_B[b] + _MARGIN:
                 first = first.with_row(b, others, index)
         return first
 
@@ -180,6 +182,8 @@ class Listener(nn.Module):
         inside_BT = torch.arange(width, device=counts_B.device) < counts_B[:, None]
         is_end_BTK = written.guess_BTK[:, :width] == self.config.end
         words_BTK = written.log_prob_BTK[:, :width].masked_fill(is_end_BTK, -torch.inf)
+        is_chosen_BTK = written.guess_BTK[:, :width] == written.chosen_BT[:, :width, None]
+        words_BTK = _promoted(words_BTK, is_chosen_BTK)
         best_BTK, order_BTK = words_BTK.topk(self.config.candidates)
         return Heard(
             torch.where(inside_BT, written.chosen_BT[:, :width], -1),
@@ -188,6 +192,15 @@ class Listener(nn.Module):
             written.guess_BTK[:, :width].gather(2, order_BTK) * inside_BT[..., None],
             best_BTK.softmax(-1) * inside_BT[..., None],
         )
+
+
+def _promoted(scores_BTK: Tensor, chosen_BTK: Tensor) -> Tensor:
+    """The chosen one changes its score with the best: what a second thought decided is what is heard, doubt and all."""
+    best_BT1, place_BT1 = scores_BTK.max(-1, keepdim=True)
+    own_BT1 = torch.where(chosen_BTK, scores_BTK, 0).sum(-1, keepdim=True)
+    changed_BTK = scores_BTK.scatter(-1, place_BT1, own_BT1)
+    changed_BTK = torch.where(chosen_BTK, best_BT1, changed_BTK)
+    return torch.where(chosen_BTK.any(-1, keepdim=True), changed_BTK, scores_BTK)
 
 
 @dataclass(frozen=True)
