@@ -28,7 +28,7 @@ def data(out: str = RUNS) -> list[Work]:
         DataStage(name="asked", recipe="recipes/data_mini.py:asked", out=f"{out}/data/asked"),
         DataStage(name="questions", recipe="recipes/data_mini.py:questions", out=f"{out}/data/questions"),
         DataStage(name="words", recipe="recipes/data_mini.py:words", out=f"{out}/data/words"),
-        RecordingsStage(name="people", out=f"{out}/data/people"),
+        RecordingsStage(name="people", out=f"{out}/data/people", again=4),  # half of all that is heard
     ]
 
 
