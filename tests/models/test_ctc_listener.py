@@ -165,7 +165,7 @@ def test_states_and_words_are_two_ways_to_hear_the_same():
     parts = {}
     for mode in ("states", "text"):
         hearing = ctc_omni(mode=mode).ear.hearing
-        parts[mode] = hearing.hear(audio_BN, torch.tensor([19_200]), None, torch.tensor([True]), embedding)
+        parts[mode] = hearing.hear(audio_BN, torch.tensor([19_200]), None, torch.tensor([True]), embedding, hasty=False)
     assert torch.equal(parts["states"].pieces_BT, parts["text"].pieces_BT)
     assert torch.equal(parts["text"].embeddings_BTD, embedding(parts["text"].pieces_BT))
     assert parts["states"].embeddings_BTD.shape == parts["text"].embeddings_BTD.shape

@@ -183,7 +183,9 @@ class Listener(nn.Module):
         is_end_BTK = written.guess_BTK[:, :width] == self.config.end
         words_BTK = written.log_prob_BTK[:, :width].masked_fill(is_end_BTK, -torch.inf)
         is_chosen_BTK = written.guess_BTK[:, :width] == written.chosen_BT[:, :width, None]
-        words_BTK = _promoted(words_BTK, is_chosen_BTK)
+        overruled_BT1 = is_chosen_BTK.any(-1, keepdim=True) & ~is_chosen_BTK[..., :1]  # a second thought is a decision
+        overruled_BT1 &= ~(is_end_BTK[..., :1] & is_chosen_BTK[..., 1:2])
+        words_BTK = words_BTK.masked_fill(overruled_BT1 & ~is_chosen_BTK, -torch.inf)
         best_BTK, order_BTK = words_BTK.topk(self.config.candidates)
         return Heard(
             torch.where(inside_BT, written.chosen_BT[:, :width], -1),
@@ -192,15 +194,6 @@ class Listener(nn.Module):
             written.guess_BTK[:, :width].gather(2, order_BTK) * inside_BT[..., None],
             best_BTK.softmax(-1) * inside_BT[..., None],
         )
-
-
-def _promoted(scores_BTK: Tensor, chosen_BTK: Tensor) -> Tensor:
-    """The chosen one changes its score with the best: what a second thought decided is what is heard, doubt and all."""
-    best_BT1, place_BT1 = scores_BTK.max(-1, keepdim=True)
-    own_BT1 = torch.where(chosen_BTK, scores_BTK, 0).sum(-1, keepdim=True)
-    changed_BTK = scores_BTK.scatter(-1, place_BT1, own_BT1)
-    changed_BTK = torch.where(chosen_BTK, best_BT1, changed_BTK)
-    return torch.where(chosen_BTK.any(-1, keepdim=True), changed_BTK, scores_BTK)
 
 
 @dataclass(frozen=True)
