@@ -149,7 +149,7 @@ class Slow(fakes.EchoModel):
         time.sleep(0.15)
         return super().speak(state, live_B)
 class Family:
-    from_folder = staticmethod(lambda folder, artefact, **parts: Slow(fakes.EchoConfig(audio_ticks=500)))
+    from_folder = staticmethod(lambda folder, artefact, **parts: Slow(fakes.EchoConfig(audio_ticks=1_000_000)))
 duologue.models.FAMILIES = {"echo": Family}
 from duologue.cli import main
 main()

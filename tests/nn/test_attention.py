@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from duologue.errors import ConfigError, ShapeError
-from duologue.nn.attention import CrossAttention, KVCache, RopeScaling, SelfAttention, attend, span
+from duologue.nn.attention import CrossAttention, KVCache, RopeScaling, SelfAttention, attend, parts
 from duologue.nn.transformer import Blocks, TransformerConfig
 
 TINY = TransformerConfig(dim=16, layers=2, heads=4, kv_heads=2, head_dim=4, ffn_dim=24)
@@ -36,6 +36,26 @@ def test_ragged_steps_equal_each_slot_alone():
                 torch.testing.assert_close(got[slot, :count], want[0])
 
 
+def test_slots_without_steps_cost_nothing_and_change_nothing():
+    torch.manual_seed(0)
+    blocks, live_B = Blocks(TINY).eval(), torch.tensor([False, True, False, True])
+    x_BTD, state = torch.randn(4, 1, 16), blocks.init_state(4, 12)
+    seen = []
+    blocks.layers[0].down.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0]))
+    with torch.no_grad():
+        blocks(torch.randn(4, 3, 16), state, torch.ones(4, dtype=torch.bool), torch.tensor([3, 1, 2, 3]))
+        before = [state.save(slot) for slot in range(4)]
+        got = blocks(x_BTD, state, live_B)
+        assert seen == [4, 2]
+        for slot in range(4):
+            one = blocks.init_state(1, 12)
+            one.load(0, before[slot])
+            if live_B[slot]:
+                torch.testing.assert_close(got[slot], blocks(x_BTD[slot : slot + 1], one, torch.tensor([True]))[0])
+            torch.testing.assert_close(state.save(slot), one.save(0))
+        assert all(torch.equal(state.save(0)[name], tensor) for name, tensor in before[0].items())
+
+
 def test_without_no_grad_the_numbers_are_the_same():
     torch.manual_seed(0)
     blocks, live_B = Blocks(TINY), torch.ones(2, dtype=torch.bool)
@@ -58,7 +78,7 @@ def test_gradients_flow_through_a_chunk_and_are_right(steps):
 
     def run(x_BTD: torch.Tensor) -> torch.Tensor:
         cache = KVCache.make(2, layers=1, kv_heads=1, capacity=6, head_dim=4, like=x_BTD.detach())
-        return attention(x_BTD, cache, 0, span(cache, 6, live_B, steps_B)) * real_BT[..., None]
+        return attention(x_BTD, parts(cache, 6, live_B, steps_B)[0], 0) * real_BT[..., None]
 
     assert torch.autograd.gradcheck(run, torch.randn(2, 6, 8, dtype=torch.float64, requires_grad=True))
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from duologue.errors import ShapeError
-from duologue.streaming.state import State, write
+from duologue.streaming.state import State, slots, write
 
 
 @dataclass
@@ -54,3 +54,29 @@ def test_write_touches_live_slots_and_carries_no_gradient():
     write(target, value, torch.tensor([True, False]))
     assert target.tolist() == [[1, 1, 1], [0, 0, 0]]
     assert not target.requires_grad
+
+
+def test_live_slots_are_taken_out_and_put_back():
+    state = make()
+    before = [state.save(slot) for slot in range(3)]
+    with slots(state, torch.tensor([True, False, True])) as (taken, rows_R):
+        assert rows_R.tolist() == [0, 2] and taken.layers[1].x_BT.shape == (2, 2)
+        for _, tensor in taken.tensors():
+            tensor += 1
+    for slot, added in enumerate((1, 0, 1)):
+        assert all(torch.equal(tensor, before[slot][name] + added) for name, tensor in state.save(slot).items())
+
+
+def test_all_slots_are_not_copied():
+    state = make()
+    with slots(state, torch.tensor([True, True, True])) as (taken, _):
+        assert taken is state
+
+
+def test_after_an_error_nothing_is_written_back():
+    state = make()
+    before = state.save(0)
+    with pytest.raises(ZeroDivisionError), slots(state, torch.tensor([True, False, True])) as (taken, _):
+        taken.count_B += 1
+        raise ZeroDivisionError
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.save(0).items())

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.errors import ConfigError, ShapeError
-from duologue.nn.attention import CrossAttention, KVCache, Memory, SelfAttention, Span, advance, attend, span
+from duologue.nn.attention import CrossAttention, KVCache, Memory, Part, SelfAttention, advance, attend, span
 from duologue.nn.init import embedding
 
 
@@ -122,10 +122,8 @@ class DecoderBlock(nn.Module):
         """This layer's keys and values of the encoded audio."""
         return self.cross.remember(encoded_BTD)
 
-    def forward(
-        self, x_BTD: Tensor, cache: KVCache, layer: int, plan: Span, memory: Memory, mask_BTK: Tensor | None
-    ) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache, layer, plan)
+    def forward(self, x_BTD: Tensor, part: Part, layer: int, memory: Memory, mask_BTK: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), [part], layer)
         keys, values = memory.k_BLHTD[:, layer], memory.v_BLHTD[:, layer]
         x_BTD = x_BTD + self.cross(self.cross_norm(x_BTD), keys, values, mask_BTK)
         return x_BTD + self.down(F.gelu(self.up(self.ffn_norm(x_BTD))))
@@ -178,9 +176,10 @@ class WhisperDecoder(nn.Module):
         if bool((memory.length_B != memory.k_BLHTD.shape[3]).any()):
             step_K = torch.arange(memory.k_BLHTD.shape[3], device=ids_BT.device)
             mask_BTK = (step_K < memory.length_B[:, None])[:, None].expand(-1, ids_BT.shape[1], -1)
+        part = Part(slice(None), state, plan)
         for index, layer in enumerate(self.layers):
-            x_BTD = layer(x_BTD, state, index, plan, memory, mask_BTK)
-        advance(state, plan)
+            x_BTD = layer(x_BTD, part, index, memory, mask_BTK)
+        advance([part])
         return self.norm(x_BTD)
 
     def logits(self, hidden_BTD: Tensor) -> Tensor:

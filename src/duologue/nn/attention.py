@@ -72,6 +72,11 @@ class KVCache(State):
     v_BLHTD: Tensor
     length_B: Tensor  # positions filled, int64
 
+    def slot(self, index: int) -> KVCache:
+        """One slot as a cache of its own, the same memory."""
+        one = slice(index, index + 1)
+        return KVCache(self.k_BLHTD[one], self.v_BLHTD[one], self.length_B[one])
+
     @staticmethod
     def make(slots: int, *, layers: int, kv_heads: int, capacity: int, head_dim: int, like: Tensor) -> KVCache:
         k = like.new_zeros(slots, layers, kv_heads, capacity, head_dim)
@@ -118,9 +123,51 @@ def span(cache: KVCache, steps: int, live_B: Tensor, steps_B: Tensor | None = No
     return Span(positions_BT, slot_N, step_N, positions_BT[slot_N, step_N], keys, mask_BTK, whole)
 
 
-def advance(cache: KVCache, plan: Span) -> None:
-    """Moves each slot's length past the steps that `plan` added. Call once, after the last layer."""
-    cache.length_B.index_add_(0, plan.slot_N, torch.ones_like(plan.slot_N))
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a call, and the slots of the cache that they belong to."""
+
+    rows: slice
+    cache: KVCache
+    plan: Span
+
+
+_FEW = 16  # slots up to which one after another is faster than padding them to the longest
+
+
+def parts(
+    cache: KVCache, steps: int, live_B: Tensor, steps_B: Tensor | None = None
+) -> tuple[list[Part], Tensor | None]:
+    """Plans a call like `span`, so that slots without steps cost nothing and no slot pays for another's length.
+
+    Returns:
+        The parts, and the slots that are the call's rows; None: all of them.
+    Raises:
+        ShapeError: the cache has no room left.
+    """
+    busy_B = live_B if steps_B is None else live_B & (steps_B > 0)
+    alike = bool(busy_B.all()) and steps_B is None and bool((cache.length_B == cache.length_B[0]).all())
+    count = int(busy_B.sum())
+    if alike or count == 0 or count > _FEW or torch.is_grad_enabled():
+        return [Part(slice(None), cache, span(cache, steps, live_B, steps_B))], None
+    found = []
+    for row, slot in enumerate(busy_B.nonzero()[:, 0].tolist()):
+        one = cache.slot(slot)
+        plan = span(one, steps, live_B[slot : slot + 1], None if steps_B is None else steps_B[slot : slot + 1])
+        found.append(Part(slice(row, row + 1), one, plan))
+    return found, None if count == len(live_B) else busy_B.nonzero()[:, 0]
+
+
+def positions(parts: list[Part]) -> Tensor:
+    """Where the steps of each row stand, [B, T]."""
+    return torch.cat([part.plan.positions_BT for part in parts])
+
+
+def advance(parts: list[Part]) -> None:
+    """Moves each slot's length past the steps that were added. Call once, after the last layer."""
+    for part in parts:
+        slot_N = part.plan.slot_N
+        part.cache.length_B.index_add_(0, slot_N, torch.ones_like(slot_N))
 
 
 def extend(kept_BLHTD: Tensor, new_BHTD: Tensor, layer: int, plan: Span) -> Tensor:
@@ -197,12 +244,16 @@ class SelfAttention(nn.Module):
         return q, k, v
 
     def forward(
-        self, x_BTD: Tensor, cache: KVCache, layer: int, plan: Span, rotary: tuple[Tensor, Tensor] | None = None
+        self, x_BTD: Tensor, parts: list[Part], layer: int, rotary: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
         """Adds the planned steps to layer `layer` of the cache and attends. The caller calls `advance` at the end."""
         q, k, v = self.project(x_BTD, rotary)
-        keys, values = extend(cache.k_BLHTD, k, layer, plan), extend(cache.v_BLHTD, v, layer, plan)
-        return self.out(attend(q, keys.to(q.dtype), values.to(q.dtype), plan.mask_BTK))
+        mixed = []
+        for part in parts:
+            keys = extend(part.cache.k_BLHTD, k[part.rows], layer, part.plan)
+            values = extend(part.cache.v_BLHTD, v[part.rows], layer, part.plan)
+            mixed.append(attend(q[part.rows], keys.to(q.dtype), values.to(q.dtype), part.plan.mask_BTK))
+        return self.out(torch.cat(mixed) if len(mixed) > 1 else mixed[0])
 
 
 @dataclass

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.errors import ConfigError, ShapeError
-from duologue.nn.attention import KVCache, RopeScaling, Rotary, SelfAttention, Span, advance, span
+from duologue.nn.attention import KVCache, Part, RopeScaling, Rotary, SelfAttention, advance, parts, positions
 from duologue.nn.init import embedding
 
 
@@ -56,8 +56,8 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(c.dim, 2 * c.ffn_dim, bias=False)
         self.down = nn.Linear(c.ffn_dim, c.dim, bias=False)
 
-    def forward(self, x_BTD: Tensor, cache: KVCache, layer: int, plan: Span, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), cache, layer, plan, rotary)
+    def forward(self, x_BTD: Tensor, parts: list[Part], layer: int, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), parts, layer, rotary)
         gate, up = self.gate_up(self.ffn_norm(x_BTD)).chunk(2, dim=-1)
         return x_BTD + self.down(F.silu(gate) * up)
 
@@ -90,12 +90,13 @@ class Blocks(nn.Module):
         """
         if x_BTD.shape[-1] != self.config.dim:
             raise ShapeError(f"Blocks: need width {self.config.dim}, got {x_BTD.shape[-1]}. Check the part before it.")
-        plan = span(state, x_BTD.shape[1], live_B, steps_B)
-        rotary = self.rotary(plan.positions_BT)
+        planned, rows_R = parts(state, x_BTD.shape[1], live_B, steps_B)
+        x_RTD = x_BTD if rows_R is None else x_BTD[rows_R]
+        rotary = self.rotary(positions(planned))
         for layer, block in enumerate(self.layers):
-            x_BTD = block(x_BTD, state, layer, plan, rotary)
-        advance(state, plan)
-        return x_BTD
+            x_RTD = block(x_RTD, planned, layer, rotary)
+        advance(planned)
+        return x_RTD if rows_R is None else x_RTD.new_zeros(x_BTD.shape).index_copy_(0, rows_R, x_RTD)
 
 
 class Transformer(nn.Module):

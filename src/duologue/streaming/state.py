@@ -6,13 +6,17 @@ and move are written once, here, a state holds nothing but tensors and other sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from duologue.errors import ShapeError
+
+AState = TypeVar("AState", bound="State")
 
 
 @dataclass
@@ -36,6 +40,23 @@ class State:
         """Makes the chosen slots streams that have not begun, in place."""
         for _, tensor in self.tensors():
             tensor[live_B] = 0
+
+    def take(self: AState, slots_R: Tensor) -> AState:
+        """A copy of some slots, as a state of its own."""
+        return self._map(lambda tensor: tensor[slots_R])
+
+    def put(self, slots_R: Tensor, taken: State) -> None:
+        """Writes slots that were taken back, in place."""
+        for (_, tensor), (_, value) in zip(self.tensors(), taken.tensors(), strict=True):
+            tensor[slots_R] = value
+
+    def _map(self: AState, change: Callable[[Tensor], Tensor]) -> AState:
+        def mapped(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return change(value)
+            return value._map(change) if isinstance(value, State) else [item._map(change) for item in value]
+
+        return type(self)(**{field.name: mapped(getattr(self, field.name)) for field in fields(self)})
 
     def save(self, slot: int) -> dict[str, Tensor]:
         """Copies one slot out, so that `load` resumes it exactly, here or in another state of the same shape."""
@@ -64,3 +85,16 @@ class State:
 def write(target: Tensor, value: Tensor, live_B: Tensor) -> None:
     """Overwrites the live slots of `target` with `value`, in place; the others keep theirs. No gradient flows."""
     target.copy_(torch.where(live_B.view(-1, *[1] * (target.dim() - 1)), value.detach().to(target.dtype), target))
+
+
+@contextmanager
+def slots(state: AState, live_B: Tensor) -> Iterator[tuple[AState, Tensor]]:
+    """The live slots as a state of their own, and their numbers, so that the others cost nothing. What happens to them
+    is written back at the end, unless there was an error."""
+    rows_R = live_B.nonzero()[:, 0]
+    if len(rows_R) == len(live_B):
+        yield state, rows_R
+        return
+    taken = state.take(rows_R)
+    yield taken, rows_R
+    state.put(rows_R, taken)

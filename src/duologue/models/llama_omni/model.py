@@ -24,7 +24,7 @@ from duologue.nn.attention import KVCache
 from duologue.nn.ctc import CollapseState, collapse, init_collapse
 from duologue.nn.transformer import Transformer
 from duologue.streaming.protocol import Frame, StreamSpec
-from duologue.streaming.state import State, write
+from duologue.streaming.state import State, slots, write
 from duologue.vocoders.protocol import Vocoder
 
 IDLE, ANSWERING, TALKING, DONE = 0, 1, 2, 3  # phases of a slot: hears, writes and talks, only talks, has said all
@@ -343,7 +343,8 @@ class LlamaOmni:
     def _think(self, state: OmniState, live_B: Tensor) -> Tensor:
         """Writes one token in each live slot and decodes its units. Gives the ids, -1 where the text has ended."""
         predicting_BD = state.hidden_BD.clone()
-        ids_B = self.llm.logits(predicting_BD).argmax(-1)
+        ids_B = torch.zeros_like(state.phase_B)
+        ids_B[live_B] = self.llm.logits(predicting_BD[live_B]).argmax(-1)
         end_B = torch.isin(ids_B, torch.tensor(self.framing.stops)) | (state.written_B >= self.options.longest_answer)
         ids_B = torch.where(end_B, self.framing.stops[0], ids_B)
         token_B1D = self.llm.embedding(ids_B[:, None])
@@ -370,31 +371,42 @@ class LlamaOmni:
 
     def _decode(self, state: OmniState, live_B: Tensor, hidden_B1D: Tensor, token_B1D: Tensor) -> None:
         """The units and prosody of one token join those that wait for the vocoder."""
-        logits_BGV, prosody_BGP = self.speech_decoder(hidden_B1D.float(), token_B1D.float(), state.speech, live_B)
-        blank = self.speech_decoder.config.num_units
-        units_BG, counts_B, steps_BG = collapse(logits_BGV.argmax(-1), state.collapse, live_B, blank=blank)
-        slot_N, place_N = (torch.arange(units_BG.shape[1]) < counts_B[:, None]).nonzero(as_tuple=True)
+        with slots(state.speech, live_B) as (speech, rows_R), slots(state.collapse, live_B) as (collapsed, _):
+            every_R = torch.ones_like(rows_R, dtype=torch.bool)
+            logits_RGV, prosody_RGP = self.speech_decoder(
+                hidden_B1D[rows_R].float(), token_B1D[rows_R].float(), speech, every_R
+            )
+            blank = self.speech_decoder.config.num_units
+            units_RG, counts_R, steps_RG = collapse(logits_RGV.argmax(-1), collapsed, every_R, blank=blank)
+        row_N, place_N = (torch.arange(units_RG.shape[1]) < counts_R[:, None]).nonzero(as_tuple=True)
+        slot_N = rows_R[row_N]
         room_N = state.waiting_B[slot_N] + place_N
-        state.units_BU[slot_N, room_N] = units_BG[slot_N, place_N]
-        if prosody_BGP is not None:
-            state.prosody_BUP[slot_N, room_N] = prosody_BGP[slot_N, steps_BG[slot_N, place_N]].float()
-        state.waiting_B += counts_B
-        state.units_B += counts_B
+        state.units_BU[slot_N, room_N] = units_RG[row_N, place_N]
+        if prosody_RGP is not None:
+            state.prosody_BUP[slot_N, room_N] = prosody_RGP[row_N, steps_RG[row_N, place_N]].float()
+        state.waiting_B[rows_R] += counts_R
+        state.units_B[rows_R] += counts_R
 
     def _vocode(self, state: OmniState, live_B: Tensor, final_B: Tensor) -> None:
         """Vocodes what waits, in slots that have a chunk of it or whose text has ended."""
         go_B = live_B & ((state.waiting_B >= self.options.omega) | final_B)
         if not bool(go_B.any()):
             return
-        counts_B = torch.where(go_B, state.waiting_B, 0)
-        longest = int(counts_B.max())
-        prosody_BUP = state.prosody_BUP[:, :longest] if state.prosody_BUP.shape[-1] else None
-        audio_BN, samples_B = self.vocoder.forward(
-            state.units_BU[:, :longest], counts_B, state.vocoder, go_B, final_B, prosody_BUP
-        )
-        for slot in go_B.nonzero()[:, 0].tolist():
+        with slots(state.vocoder, go_B) as (vocoder, rows_R):
+            counts_R = state.waiting_B[rows_R]
+            longest = int(counts_R.max())
+            prosody_RUP = state.prosody_BUP[rows_R, :longest] if state.prosody_BUP.shape[-1] else None
+            audio_RN, samples_R = self.vocoder.forward(
+                state.units_BU[rows_R, :longest],
+                counts_R,
+                vocoder,
+                torch.ones_like(rows_R, dtype=torch.bool),
+                final_B[rows_R],
+                prosody_RUP,
+            )
+        for row, slot in enumerate(rows_R.tolist()):
             begin = int(state.ready_B[slot])
-            count = min(int(samples_B[slot]), state.ready_BN.shape[1] - begin)
-            state.ready_BN[slot, begin : begin + count] = audio_BN[slot, :count].float()
+            count = min(int(samples_R[row]), state.ready_BN.shape[1] - begin)
+            state.ready_BN[slot, begin : begin + count] = audio_RN[row, :count].float()
             state.ready_B[slot] += count
         state.waiting_B[go_B] = 0
