@@ -161,13 +161,14 @@ def test_a_conversation_is_the_same_alone_and_beside_others(mode):
 
 
 def test_states_and_words_are_two_ways_to_hear_the_same():
-    embedding, audio_BN = table(), sounds(1.2, 1)[None]
-    parts = {}
+    audio_BN, parts = sounds(1.2, 1)[None], {}
     for mode in ("states", "text"):
-        hearing = ctc_omni(mode=mode).ear.hearing
-        parts[mode] = hearing.hear(audio_BN, torch.tensor([19_200]), None, torch.tensor([True]), embedding, hasty=False)
+        model = ctc_omni(mode=mode)
+        parts[mode] = model.ear.hearing.hear(
+            audio_BN, torch.tensor([19_200]), None, torch.tensor([True]), model.llm, hasty=False
+        )
     assert torch.equal(parts["states"].pieces_BT, parts["text"].pieces_BT)
-    assert torch.equal(parts["text"].embeddings_BTD, embedding(parts["text"].pieces_BT))
+    assert torch.equal(parts["text"].embeddings_BTD, model.llm.embedding(parts["text"].pieces_BT))
     assert parts["states"].embeddings_BTD.shape == parts["text"].embeddings_BTD.shape
     assert not torch.allclose(parts["states"].embeddings_BTD, parts["text"].embeddings_BTD, atol=0.1)
 

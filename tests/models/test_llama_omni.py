@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -67,6 +68,54 @@ def test_second_thoughts_find_a_likelier_sentence_and_only_such(seed, found):
         )
         torch.testing.assert_close(again.score_B, final.score_B[b : b + 1], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(ears._report(again).states_BTD[0], whole.states_BTD[b, :count], atol=1e-4, rtol=1e-4)
+
+
+def test_the_language_model_chooses_between_what_sounds_alike_only():
+    audio_BN = torch.stack([sounds(1.2, seed) for seed in range(8)])
+    samples_B = torch.full((8,), 19_200)
+    torch.manual_seed(2)
+    ears = listener()
+    ears.config = dataclasses.replace(ears.config, doubt=1e-3, close=0.5)
+    asked: list[list[tuple[int, ...]]] = []
+
+    def least_likely(choices, *, sign=-1e3):
+        asked.extend(choices)
+        return [[sign * place for place in range(len(each))] for each in choices]
+
+    whole = [tuple(ids[ids >= 0].tolist()) for ids in ears.hear(audio_BN, samples_B, prefer=least_likely).ids_BT]
+    firsts = [each[0] for each in asked]
+    assert asked and all(1 < len(set(each)) == len(each) <= 4 for each in asked)
+    assert set(firsts) <= set(whole)  # the first of each list was wanted
+    lasts = functools.partial(least_likely, sign=1e3)
+    other = [tuple(ids[ids >= 0].tolist()) for ids in ears.hear(audio_BN, samples_B, prefer=lasts).ids_BT]
+    assert {each[-1] for each in asked} <= set(other) and len(set(whole) - set(other)) == len(set(firsts))
+    ears.config = dataclasses.replace(ears.config, close=0.0)
+    asked.clear()
+    ears.hear(audio_BN, samples_B, prefer=least_likely)
+    assert not asked  # nothing sounds exactly alike
+
+
+def test_its_opinion_is_that_of_the_language_model_on_what_differs():
+    model = tiny_omni()
+    hearing, text = model.ear.hearing, model.codec
+    pieces = [text.encode(word) for word in ("ab cd", "ab ce", "ab")]
+    with torch.no_grad():
+        got = hearing._opinion(model.llm, [pieces, pieces[:2]])
+        opening = [*text.close_turn(), *text.open_turn("user")]
+        want = []
+        for ids in pieces:
+            row = torch.tensor([[*opening, *ids, text.turn_end]])
+            hidden = model.llm(model.llm.embedding(row), model.llm.init_state(1, row.shape[1]), torch.tensor([True]))
+            log_prob = model.llm.logits(hidden)[0, :-1].log_softmax(-1).gather(1, row[0, 1:, None])
+            want.append(float(log_prob[len(opening) - 1 :].sum()))
+    assert got == [pytest.approx(want, rel=1e-4), pytest.approx(want[:2], rel=1e-4)]
+
+
+def test_only_words_round_a_difference_are_looked_at():
+    hearing = tiny_omni().ear.hearing
+    long = list(range(100, 160))
+    left, right = hearing._differing([[*long, 1, *long], [*long, 2, 3, *long]])
+    assert left == [*long[-16:], 1, *long[: 3 + 1]] and right == [*long[-16:], 2, 3, *long[:4]]
 
 
 def test_the_listener_writes_words_only_and_comes_to_an_end():

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from duologue.codecs.text import Message, TextCodec
+from duologue.codecs.text import Message, TextCodec, shared
 from duologue.nn.transformer import Transformer
 
 
@@ -69,19 +69,19 @@ class LocalTextModel:
 
         What all of them begin with, such as the instructions, is read once.
         """
-        shared = _alike(prompts)
-        lengths_B = torch.tensor([len(prompt) - shared for prompt in prompts])
+        begun = min(shared(prompts), min(map(len, prompts)) - 1)  # of the shortest, one is left over to be read
+        lengths_B = torch.tensor([len(prompt) - begun for prompt in prompts])
         ids_BT = torch.zeros(len(prompts), int(lengths_B.max()), dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            ids_BT[row, : len(prompt) - shared] = torch.tensor(prompt[shared:])
-        state = self.model.init_state(len(prompts), shared + ids_BT.shape[1] + max_tokens)
+            ids_BT[row, : len(prompt) - begun] = torch.tensor(prompt[begun:])
+        state = self.model.init_state(len(prompts), begun + ids_BT.shape[1] + max_tokens)
         live_B = torch.ones(len(prompts), dtype=torch.bool)
-        if shared:
-            one = self.model.init_state(1, shared)
-            self.model(self.model.embedding(torch.tensor([prompts[0][:shared]])), one, live_B[:1])
-            state.k_BLHTD[:, :, :, :shared] = one.k_BLHTD
-            state.v_BLHTD[:, :, :, :shared] = one.v_BLHTD
-            state.length_B.fill_(shared)
+        if begun:
+            one = self.model.init_state(1, begun)
+            self.model(self.model.embedding(torch.tensor([prompts[0][:begun]])), one, live_B[:1])
+            state.k_BLHTD[:, :, :, :begun] = one.k_BLHTD
+            state.v_BLHTD[:, :, :, :begun] = one.v_BLHTD
+            state.length_B.fill_(begun)
         hidden_BTD = self.model(self.model.embedding(ids_BT), state, live_B, lengths_B)
         hidden_B1D = hidden_BTD[torch.arange(len(prompts)), lengths_B - 1][:, None]
         outputs: list[list[int]] = [[] for _ in prompts]
@@ -99,15 +99,6 @@ class LocalTextModel:
                 break
             hidden_B1D = self.model(self.model.embedding(next_B[:, None]), state, live_B)
         return outputs
-
-
-def _alike(prompts: Sequence[Sequence[int]]) -> int:
-    """How many tokens all prompts begin with; of the shortest, one is left over to be read."""
-    shortest = min(len(prompt) for prompt in prompts) - 1
-    for index in range(shortest):
-        if any(prompt[index] != prompts[0][index] for prompt in prompts):
-            return index
-    return shortest
 
 
 def sample(

@@ -6,12 +6,15 @@ last pass, after the end of the turn, writes exactly what hearing the whole at o
 
 Writing is greedy, with second thoughts at the end: where another word was nearly as likely, the sentence is written
 again with that word, and the likelier sentence stays. That is most of what a beam search finds (docs/log.md), the
-rewritten sentences are drafted by the first one, and a sentence without doubts costs nothing.
+rewritten sentences are drafted by the first one, and a sentence without doubts costs nothing. Between sentences that
+sound nearly alike, the language model may have a say (`Prefer`): it is asked about those alone.
 """
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,6 +27,11 @@ from duologue.models.whisper import Whisper, WhisperConfig
 from duologue.nn.attention import Memory
 
 _MARGIN = 1e-3  # by which a second thought must be likelier: more than rounding differs between batches
+_CHOICES = 4  # most sentences that the language model is asked about
+
+Prefer = Callable[[Sequence[Sequence[Sequence[int]]]], Sequence[Sequence[float]]]
+"""For several lists of sentences, each its word pieces: how likely each sentence is, as a log-probability that needs to
+be comparable within its list only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +46,8 @@ class ListenerConfig:
     tokens_per_second: float = 7.0  # nobody speaks faster; bounds what noise can make it write
     second_thoughts: int = 8  # most other sentences that are tried; 0: the first one stays
     doubt: float = 0.03  # a word with at least this probability is worth a try
+    close: float = 1.5  # nats behind the likeliest sentence, within which a language model chooses
+    trust: float = 0.2  # weight of the language model's log-probability in that choice
 
     def __post_init__(self):
         if self.whisper.decoder_layers == 0:
@@ -71,18 +81,25 @@ class Listener(nn.Module):
         return self.whisper.decoder.remember(encoded_BTD, steps_B)
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor | None = None, *, hasty: bool = False
+        self,
+        audio_BN: Tensor,
+        samples_B: Tensor,
+        draft_BT: Tensor | None = None,
+        *,
+        hasty: bool = False,
+        prefer: Prefer | None = None,
     ) -> Heard:
         """Hears each row from its beginning; the same words as without a draft, sooner.
 
         Args:
             draft_BT: word pieces that an earlier pass wrote, padded with -1.
             hasty: without second thoughts, for what will be heard again.
+            prefer: who is asked about sentences that sound nearly alike; None: the sound alone decides.
         """
         memory = self.encode(audio_BN, samples_B)
         written = self._write(memory, samples_B, draft_BT)
         if not hasty and self.config.second_thoughts:
-            written = self._reconsider(written, memory, samples_B)
+            written = self._reconsider(written, memory, samples_B, prefer)
         return self._report(written)
 
     def _write(
@@ -137,9 +154,17 @@ class Listener(nn.Module):
         chosen_BT = F.pad(ids_BT, (0, 1), value=-1).scatter(1, counts_B[:, None], self.config.end)
         score_BT = logits_BTV.gather(2, chosen_BT.clamp(min=0)[..., None])[..., 0] - scale_BT
         score_B = torch.where(chosen_BT >= 0, score_BT, 0).sum(1) / (counts_B + 1)
-        return _Written(chosen_BT, counts_B, states_BTD, guess_BTK, best_BTK - scale_BT[..., None], score_B)
+        return _Written(
+            chosen_BT,
+            counts_B,
+            states_BTD,
+            guess_BTK,
+            best_BTK - scale_BT[..., None],
+            score_B,
+            torch.zeros_like(chosen_BT, dtype=torch.bool),
+        )
 
-    def _reconsider(self, first: _Written, memory: Memory, samples_B: Tensor) -> _Written:
+    def _reconsider(self, first: _Written, memory: Memory, samples_B: Tensor, prefer: Prefer | None = None) -> _Written:
         """Each row's likeliest sentence among the first one and those with another word at a doubtful place."""
         rows, places, pieces = self._doubts(first)
         if len(rows) == 0:
@@ -149,11 +174,47 @@ class Listener(nn.Module):
         draft_RT = torch.where(place_T == places[:, None], pieces[:, None], draft_RT)
         kept = Memory(memory.k_BLHTD[rows], memory.v_BLHTD[rows], memory.length_B[rows])
         others = self._write(kept, samples_B[rows], draft_RT, places + 1)
-        for b in rows.unique().tolist():
-            index = int(torch.where(rows == b, others.score_B, -torch.inf).argmax())
-            if others.score_B[index] > first.score_B[b] + _MARGIN:
-                first = first.with_row(b, others, index)
+        found: dict[int, list[int]] = {}
+        for index, b in enumerate(rows.tolist()):
+            found.setdefault(b, []).append(index)
+        choose = self._likeliest if prefer is None else functools.partial(self._preferred, prefer)
+        first.decided_BT[rows, places] = True
+        others.decided_BT[:] = torch.arange(others.decided_BT.shape[1], device=rows.device) <= places[:, None]
+        for b, index in choose(first, others, found).items():
+            first = first.with_row(b, others, index)
         return first
+
+    @staticmethod
+    def _likeliest(first: _Written, others: _Written, found: dict[int, list[int]]) -> dict[int, int]:
+        """Rows whose first sentence is given up, and for which: a word has to be likelier on average."""
+        best = {b: max(indices, key=lambda i: float(others.score_B[i])) for b, indices in found.items()}
+        return {b: i for b, i in best.items() if others.score_B[i] > first.score_B[b] + _MARGIN}
+
+    def _preferred(
+        self, prefer: Prefer, first: _Written, others: _Written, found: dict[int, list[int]]
+    ) -> dict[int, int]:
+        """As `_likeliest`, by the sum of both opinions on the whole sentence."""
+        close: dict[int, dict[tuple[int, ...], tuple[float, int]]] = {}  # row: sentence: how likely, index; -1: first
+        for b, indices in found.items():
+            choices = {first.sentence(b): (first.total(b), -1)}
+            for i in indices:
+                choices.setdefault(others.sentence(i), (others.total(i), i))
+            least = max(total for total, _ in choices.values()) - self.config.close
+            near = sorted(choices.items(), key=lambda item: -item[1][0])[:_CHOICES]
+            close[b] = {sentence: choice for sentence, choice in near if choice[0] >= least}
+        asked = [b for b, choices in close.items() if len(choices) > 1]
+        opinions = dict(zip(asked, prefer([list(close[b]) for b in asked]), strict=True)) if asked else {}
+        chosen = {}
+        for b, choices in close.items():
+            opinion = opinions.get(b, [0.0] * len(choices))
+            totals = [
+                total + self.config.trust * more for (total, _), more in zip(choices.values(), opinion, strict=True)
+            ]
+            totals = [total + _MARGIN * (i < 0) for total, (_, i) in zip(totals, choices.values(), strict=True)]
+            best = list(choices.values())[totals.index(max(totals))][1]
+            if best >= 0:
+                chosen[b] = best
+        return chosen
 
     def _doubts(self, written: _Written) -> tuple[Tensor, Tensor, Tensor]:
         """(row, place, piece) of the likeliest words that were not written, the end's place included."""
@@ -183,9 +244,8 @@ class Listener(nn.Module):
         is_end_BTK = written.guess_BTK[:, :width] == self.config.end
         words_BTK = written.log_prob_BTK[:, :width].masked_fill(is_end_BTK, -torch.inf)
         is_chosen_BTK = written.guess_BTK[:, :width] == written.chosen_BT[:, :width, None]
-        overruled_BT1 = is_chosen_BTK.any(-1, keepdim=True) & ~is_chosen_BTK[..., :1]  # a second thought is a decision
-        overruled_BT1 &= ~(is_end_BTK[..., :1] & is_chosen_BTK[..., 1:2])
-        words_BTK = words_BTK.masked_fill(overruled_BT1 & ~is_chosen_BTK, -torch.inf)
+        decided_BT1 = written.decided_BT[:, :width, None] & is_chosen_BTK.any(-1, keepdim=True)
+        words_BTK = words_BTK.masked_fill(decided_BT1 & ~is_chosen_BTK, -torch.inf)
         best_BTK, order_BTK = words_BTK.topk(self.config.candidates)
         return Heard(
             torch.where(inside_BT, written.chosen_BT[:, :width], -1),
@@ -206,6 +266,15 @@ class _Written:
     guess_BTK: Tensor  # the likeliest first
     log_prob_BTK: Tensor
     score_B: Tensor  # mean log-probability of what was chosen
+    decided_BT: Tensor  # places where another word was tried: there is no doubt left
+
+    def sentence(self, row: int) -> tuple[int, ...]:
+        """The pieces of one row."""
+        return tuple(self.chosen_BT[row, : int(self.counts_B[row])].tolist())
+
+    def total(self, row: int) -> float:
+        """The log-probability of one row, its end included."""
+        return float(self.score_B[row] * (self.counts_B[row] + 1))
 
     def with_row(self, row: int, other: _Written, index: int) -> _Written:
         """With one row replaced by another decoding's."""
@@ -227,4 +296,5 @@ class _Written:
             put(self.guess_BTK, other.guess_BTK),
             put(self.log_prob_BTK, other.log_prob_BTK),
             put(self.score_B, other.score_B),
+            put(self.decided_BT, other.decided_BT),
         )

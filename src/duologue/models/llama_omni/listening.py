@@ -7,6 +7,7 @@ What is heard becomes embeddings for the language model through a `Hearing`: the
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -14,17 +15,20 @@ import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from duologue.audio.features import SAMPLE_RATE, log_mel
-from duologue.codecs.text import TextCodec
+from duologue.codecs.text import TextCodec, shared
 from duologue.errors import ConfigError
 from duologue.models.llama_omni.adapter import EmbeddingScale, ReadoutAdapter, Speller, StackingAdapter
 from duologue.models.llama_omni.ctc_listener import CtcListener
 from duologue.models.llama_omni.listener import Heard, Listener
 from duologue.models.whisper import WhisperEncoder
+from duologue.nn.transformer import Transformer
 from duologue.streaming.state import State
 
 SHORTEST = 3200  # samples: what is shorter than 0.2 s is heard with silence after it
+_WORDS_BEFORE, _WORDS_AFTER = 16, 4  # tokens round a difference that the language model looks at
 QUIET = 1e-4  # peak below which nothing can have been said
 
 
@@ -44,10 +48,16 @@ class Hearing(Protocol):
     drafts: bool  # True: hearing a part of the audio makes hearing the whole cheaper
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
     ) -> Part:
-        """Hears each row's first samples; `first_B`: the turn begins with this audio; `llm`: embeds tokens; `hasty`:
-        it will be heard again with what follows."""
+        """Hears each row's first samples.
+
+        Args:
+            draft_BT: what an earlier pass wrote, padded with -1.
+            first_B: the turn begins with this audio.
+            llm: embeds tokens, and knows which sentence is likelier.
+            hasty: it will be heard again with what follows.
+        """
         ...
 
     def text(self, pieces: list[int]) -> str:
@@ -82,15 +92,42 @@ class RecogniserHearing:
         self.speller = Speller(tokenizer, codec, vocab_size=listener.config.end + 1)
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
     ) -> Part:
-        heard = self.listener.hear(audio_BN, samples_B, draft_BT, hasty=hasty)
+        prefer = functools.partial(self._opinion, llm) if self.mode == "states" else None
+        heard = self.listener.hear(audio_BN, samples_B, draft_BT, hasty=hasty, prefer=prefer)
         spelt = self.speller(heard, first_B)
         if self.mode == "states":
-            embeddings_BTD = self.adapter(spelt, llm, scale=self._scale(llm))
+            embeddings_BTD = self.adapter(spelt, llm.embedding, scale=self._scale(llm.embedding))
         else:
-            embeddings_BTD = llm(spelt.ids_BT.clamp(min=0))
+            embeddings_BTD = llm.embedding(spelt.ids_BT.clamp(min=0))
         return Part(samples_B > 0, embeddings_BTD, spelt.counts_B, heard.ids_BT)
+
+    def _opinion(self, llm: Transformer, choices: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+        """How likely it is that a user says each of some sentences (`listener.Prefer`)."""
+        lists = [
+            self._differing([self.codec.encode(self.text(list(pieces)).strip()) for pieces in each]) for each in choices
+        ]
+        opening = [*self.codec.close_turn(), *self.codec.open_turn("user")]
+        rows = [opening + ids for each in lists for ids in each]
+        counts_B = torch.tensor([len(row) for row in rows])
+        ids_BT = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
+        live_B = torch.ones(len(rows), dtype=torch.bool)
+        hidden_BTD = llm(llm.embedding(ids_BT), llm.init_state(*ids_BT.shape), live_B, counts_B)[
+            :, len(opening) - 1 : -1
+        ]
+        next_BT = ids_BT[:, len(opening) :]
+        log_prob_BT = llm.logits(hidden_BTD).float().log_softmax(-1).gather(2, next_BT[..., None])[..., 0]
+        inside_BT = torch.arange(next_BT.shape[1]) < counts_B[:, None] - len(opening)
+        found = iter((log_prob_BT * inside_BT).sum(1).tolist())
+        return [[next(found) for _ in each] for each in lists]
+
+    def _differing(self, sentences: list[list[int]]) -> list[list[int]]:
+        """What differs, with some words around it; the end of the turn is a word like the others."""
+        sentences = [[*ids, *self.codec.close_turn()[:1]] for ids in sentences]
+        before = max(0, shared(sentences) - _WORDS_BEFORE)
+        after = max(0, shared([ids[before:][::-1] for ids in sentences]) - _WORDS_AFTER)
+        return [ids[before : len(ids) - after] for ids in sentences]
 
     def text(self, pieces: list[int]) -> str:
         return self.tokenizer.decode([piece for piece in pieces if piece >= 0])
@@ -113,15 +150,15 @@ class CtcHearing:
         self._scale = EmbeddingScale()
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
     ) -> Part:
-        heard = self.listener.hear(audio_BN, samples_B, llm)
+        heard = self.listener.hear(audio_BN, samples_B, llm.embedding)
         if not bool(first_B.all()):
             heard = self._go_on(heard, ~first_B)
         if self.mode == "states":
-            embeddings_BTD = self.adapter(heard, llm, scale=self._scale(llm))
+            embeddings_BTD = self.adapter(heard, llm.embedding, scale=self._scale(llm.embedding))
         else:
-            embeddings_BTD = llm(heard.ids_BT.clamp(min=0))
+            embeddings_BTD = llm.embedding(heard.ids_BT.clamp(min=0))
         return Part(samples_B > 0, embeddings_BTD, heard.counts_B, heard.ids_BT)
 
     @functools.cached_property
@@ -167,7 +204,7 @@ class StackingHearing:
         self.encoder, self.adapter, self.pad_samples = encoder, adapter, pad_samples
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: nn.Module, *, hasty: bool
+        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
     ) -> Part:
         live_B = samples_B > 0
         if self.pad_samples is not None:
@@ -230,7 +267,7 @@ class Ear:
             written_B=counts[3],
         )
 
-    def listen(self, state: EarState, audio_BN: Tensor, live_B: Tensor, llm: nn.Module) -> Part | None:
+    def listen(self, state: EarState, audio_BN: Tensor, live_B: Tensor, llm: Transformer) -> Part | None:
         """Keeps one tick. Gives what is to be read already when a segment is full, else None."""
         tick = audio_BN.shape[1]
         full_B = live_B & (state.samples_B + tick > self.capacity)
@@ -244,7 +281,7 @@ class Ear:
             self._keep_draft(state, self._hear(state, due_B, state.samples_B, llm, hasty=True))
         return part
 
-    def finish(self, state: EarState, live_B: Tensor, llm: nn.Module) -> Part:
+    def finish(self, state: EarState, live_B: Tensor, llm: Transformer) -> Part:
         """Hears what is left of the turn."""
         part = self._hear(state, live_B, state.samples_B, llm)
         self._keep_draft(state, part)
@@ -256,14 +293,16 @@ class Ear:
         pieces = state.pieces_BT[slot, : int(state.kept_B[slot])].tolist() + state.draft_BT[slot].tolist()
         return self.hearing.text([piece - 1 for piece in pieces if piece > 0])
 
-    def _hear(self, state: EarState, live_B: Tensor, samples_B: Tensor, llm: nn.Module, *, hasty: bool = False) -> Part:
+    def _hear(
+        self, state: EarState, live_B: Tensor, samples_B: Tensor, llm: Transformer, *, hasty: bool = False
+    ) -> Part:
         """Hears the first samples of live slots. Others, and those that are silent, come back with nothing."""
         loud_B = state.audio_BN.abs().amax(1) > QUIET
         hear_B = live_B & loud_B & (samples_B > 0)
         slots = len(live_B)
         rows = hear_B.nonzero()[:, 0]
         if len(rows) == 0:
-            empty = torch.zeros(slots, 0, llm(torch.zeros(1, dtype=torch.long)).shape[-1])
+            empty = torch.zeros(slots, 0, llm.config.dim)
             return Part(live_B, empty, torch.zeros(slots, dtype=torch.long), torch.zeros(slots, 0, dtype=torch.long))
         longest = max(int(samples_B[rows].max()), SHORTEST)
         draft_BT = state.draft_BT[rows] - 1
@@ -291,7 +330,7 @@ class Ear:
         state.draft_BT[part.live_B, :width] = (part.pieces_BT[:, :width] + 1)[part.live_B]
         state.passed_B[part.live_B] = state.samples_B[part.live_B]
 
-    def _close_segment(self, state: EarState, full_B: Tensor, llm: nn.Module) -> Part:
+    def _close_segment(self, state: EarState, full_B: Tensor, llm: Transformer) -> Part:
         """Reads a full segment up to its quietest place near the end; the rest stays."""
         cut_B = torch.zeros_like(state.samples_B)
         for slot in full_B.nonzero()[:, 0].tolist():

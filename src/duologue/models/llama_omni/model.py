@@ -148,7 +148,7 @@ class LlamaOmni:
     def listen(self, state: OmniState, audio_BN: Tensor, live_B: Tensor) -> None:
         """Hears one tick. A slot that has said its answer begins the next turn."""
         self._begin(state, live_B)
-        heard = self.ear.listen(state.ear, audio_BN, live_B, self.llm.embedding)
+        heard = self.ear.listen(state.ear, audio_BN, live_B, self.llm)
         if heard is not None:  # a long question: its first part is read while the rest is spoken
             self._make_room(state, heard.live_B, int(heard.counts_B.max()))
             self._read(state, heard.live_B, heard.embeddings_BTD, heard.counts_B)
@@ -156,7 +156,7 @@ class LlamaOmni:
     def end_turn(self, state: OmniState, live_B: Tensor) -> None:
         """Hears the question once more, whole, and reads it; a slot that heard nothing is done at once."""
         self._begin(state, live_B)
-        heard = self.ear.finish(state.ear, live_B, self.llm.embedding)
+        heard = self.ear.finish(state.ear, live_B, self.llm)
         self._make_room(state, live_B, int(heard.counts_B.max()) + self._to_answer.shape[1])
         spoken_B = live_B & (state.ear.written_B > 0)
         tail_BTD = self.llm.embedding(self._to_answer).expand(len(live_B), -1, -1)
