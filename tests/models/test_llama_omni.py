@@ -224,6 +224,25 @@ def test_after_barge_in_the_unheard_words_are_forgotten():
     assert ask(model, state, 0, sounds(0.8, 2))[1]
 
 
+@pytest.mark.parametrize("longest", [1.5, 0.7], ids=["one segment", "several"])
+def test_a_turn_that_goes_on_after_its_end_is_as_if_it_had_not_ended(longest):
+    model, live_B, audio_N = tiny_omni(longest=longest), torch.tensor([True]), sounds(1.28, 1)
+    want_state, state = model.init_state(1), model.init_state(1)
+    ask(model, want_state, 0, sounds(0.8, 2))
+    ask(model, state, 0, sounds(0.8, 2))
+    for number, tick in enumerate(audio_N.split(TICK)[:-1]):
+        model.listen(state, tick[None], live_B)
+        if number in (4, 9):
+            model.end_turn(state, live_B)
+            for _ in range(number):
+                model.speak(state, live_B)
+            model.resume(state, live_B)
+    want, got = ask(model, want_state, 0, audio_N), ask(model, state, 0, audio_N.split(TICK)[-1])
+    assert got[:2] == want[:2] and want[1]
+    torch.testing.assert_close(got[2], want[2], atol=2e-3, rtol=1e-3)
+    assert torch.equal(state.cache.length_B, want_state.cache.length_B)
+
+
 def test_parts_are_exchanged_only_for_parts_that_fit():
     model = tiny_omni()
     model.replace_part("adapter", ReadoutAdapter(ReadoutConfig(state_dim=16, hidden_dim=4, llm_dim=16)))

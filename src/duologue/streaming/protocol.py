@@ -65,6 +65,10 @@ class StreamingModel(Protocol):
         """
         ...
 
+    def resume(self, state: State, live_B: Tensor) -> None:
+        """Takes `end_turn` back, with whatever was answered: the user goes on with the same turn."""
+        ...
+
     def speak(self, state: State, live_B: Tensor) -> Frame:
         """Thinks and speaks for at most one tick."""
         ...

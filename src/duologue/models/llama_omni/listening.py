@@ -234,7 +234,7 @@ class EarState(State):
     draft_BT: Tensor  # pieces of the last pass plus one
     pieces_BT: Tensor  # pieces of the turn's finished segments plus one
     kept_B: Tensor  # how many of those
-    written_B: Tensor  # embeddings given in this turn
+    written_B: Tensor  # embeddings of the turn's finished segments
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,10 +282,9 @@ class Ear:
         return part
 
     def finish(self, state: EarState, live_B: Tensor, llm: Transformer) -> Part:
-        """Hears what is left of the turn."""
+        """Hears what is left of the turn. It is kept: the turn may go on after all."""
         part = self._hear(state, live_B, state.samples_B, llm)
         self._keep_draft(state, part)
-        state.written_B += torch.where(part.live_B, part.counts_B, 0)
         return part
 
     def text(self, state: EarState, slot: int) -> str:

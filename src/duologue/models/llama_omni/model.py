@@ -51,6 +51,7 @@ class OmniState(State):
     cache: KVCache  # of the language model
     phase_B: Tensor
     turn_length_B: Tensor  # positions of the cache before this turn, to which an unanswered turn goes back
+    question_length_B: Tensor  # positions before what the end of the turn read, to which a turn that goes on goes back
     answer_length_B: Tensor  # positions before the answer
     hidden_BD: Tensor  # last hidden state of the language model: what writes the next token
     written_B: Tensor  # tokens of the answer so far
@@ -124,6 +125,7 @@ class LlamaOmni:
             cache=self.llm.init_state(slots, o.context),
             phase_B=zeros(),
             turn_length_B=zeros(),
+            question_length_B=zeros(),
             answer_length_B=zeros(),
             hidden_BD=zeros(config.dim, dtype=self.llm.norm.weight.dtype),
             written_B=zeros(),
@@ -158,7 +160,8 @@ class LlamaOmni:
         self._begin(state, live_B)
         heard = self.ear.finish(state.ear, live_B, self.llm)
         self._make_room(state, live_B, int(heard.counts_B.max()) + self._to_answer.shape[1])
-        spoken_B = live_B & (state.ear.written_B > 0)
+        spoken_B = live_B & (state.ear.written_B + heard.counts_B > 0)
+        state.question_length_B[live_B] = state.cache.length_B[live_B]
         tail_BTD = self.llm.embedding(self._to_answer).expand(len(live_B), -1, -1)
         counts_B = heard.counts_B + tail_BTD.shape[1]
         embeddings_BTD = torch.cat([heard.embeddings_BTD.to(tail_BTD.dtype), torch.zeros_like(tail_BTD)], dim=1)
@@ -171,6 +174,12 @@ class LlamaOmni:
         state.cache.length_B[silent_B] = state.turn_length_B[silent_B]
         state.answer_length_B[live_B] = state.cache.length_B[live_B]
         state.phase_B[spoken_B], state.phase_B[silent_B] = ANSWERING, DONE
+        self._clear_answer(state, live_B)
+
+    def resume(self, state: OmniState, live_B: Tensor) -> None:
+        """Takes `end_turn` back, whatever of the answer there is: the user goes on with the same turn."""
+        state.cache.length_B[live_B] = state.question_length_B[live_B]
+        state.phase_B[live_B] = IDLE
         self._clear_answer(state, live_B)
 
     def speak(self, state: OmniState, live_B: Tensor) -> Frame:
@@ -331,7 +340,7 @@ class LlamaOmni:
         turned = keys * cos[0] + torch.cat([-second, first], dim=-1) * sin[0]
         cache.k_BLHTD[slot, :, :, begin : length - count] = turned.to(keys.dtype)
         cache.v_BLHTD[slot, :, :, begin : length - count] = cache.v_BLHTD[slot, :, :, moved].clone()
-        for places_B in (cache.length_B, state.turn_length_B, state.answer_length_B):
+        for places_B in (cache.length_B, state.turn_length_B, state.question_length_B, state.answer_length_B):
             places_B[slot] = max(begin, int(places_B[slot]) - count)
 
     def _clear_answer(self, state: OmniState, live_B: Tensor) -> None:
