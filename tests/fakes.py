@@ -83,36 +83,38 @@ class EchoModel:
         state.spoken_B[live_B] = 0
         state.turns_B[live_B] += 1
 
+    def resume(self, state: EchoState, live_B: Tensor) -> None:
+        state.speaking_B[live_B] = 0
+        state.turns_B[live_B] -= 1
+
     def speak(self, state: EchoState, live_B: Tensor) -> Frame:
-        step = int(state.spoken_B[0])
+        slots, full = len(live_B), self.spec.output_samples
+        frame = Frame(
+            audio_BN=torch.zeros(slots, full),
+            samples_B=torch.zeros(slots, dtype=torch.long),
+            ids_BT=torch.full((slots, self.config.omega), -1),
+            done_B=torch.ones(slots, dtype=torch.bool),
+        )
+        for slot in live_B.nonzero()[:, 0].tolist():
+            self._speak(state, slot, frame)
         state.spoken_B += live_B.long()
-        if not self.heard(state, 0):
-            self._hand_over(state, live_B)
-            nothing = torch.zeros(1, self.spec.output_samples)
-            return Frame(
-                audio_BN=nothing,
-                samples_B=torch.tensor([0]),
-                ids_BT=torch.tensor([[-1]]),
-                done_B=torch.tensor([True]),
-            )
+        self._hand_over(state, live_B & frame.done_B)
+        return frame
+
+    def _speak(self, state: EchoState, slot: int, frame: Frame) -> None:
+        if not self.heard(state, slot):
+            return
+        step, full = int(state.spoken_B[slot]), self.spec.output_samples
         ids = list(self.config.answer.encode())[step * self.config.omega : (step + 1) * self.config.omega]
         tick, last = step - self.config.lead, self.config.lead + self.config.audio_ticks - 1
-        full = self.spec.output_samples
         samples = 0 if tick < 0 or step > last or not self.config.speak else full // 2 if step == last else full
-        audio = torch.zeros(1, full)
-        audio[0, :samples] = self.vocoder(max(tick, 0) * full, samples)
-        done = step >= last and (step + 1) * self.config.omega >= len(self.config.answer.encode())
-        if done:
-            self._hand_over(state, live_B)
-        return Frame(
-            audio_BN=audio,
-            samples_B=torch.tensor([samples]),
-            ids_BT=torch.tensor([ids + [-1] * (self.config.omega - len(ids))]),
-            done_B=torch.tensor([done]),
-        )
+        frame.audio_BN[slot, :samples] = self.vocoder(max(tick, 0) * full, samples)
+        frame.samples_B[slot] = samples
+        frame.ids_BT[slot, : len(ids)] = torch.tensor(ids)
+        frame.done_B[slot] = step >= last and (step + 1) * self.config.omega >= len(self.config.answer.encode())
 
     def truncate(self, state: EchoState, live_B: Tensor, heard_ticks_B: Tensor) -> None:
-        self.truncated.append(int(heard_ticks_B[0]))
+        self.truncated += heard_ticks_B[live_B].tolist()
         self._hand_over(state, live_B)
 
     def heard(self, state: EchoState, slot: int) -> str:

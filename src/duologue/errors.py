@@ -39,3 +39,7 @@ class TrainError(DuologueError):
 
 class ServerError(DuologueError):
     """The server cannot start, or a client broke the protocol."""
+
+
+class BusyError(DuologueError):
+    """There is no room for more, for now: no free place, or too much that waits."""

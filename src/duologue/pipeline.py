@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,60 +21,11 @@ from duologue.audio import io
 from duologue.audio.frames import Framer
 from duologue.checkpoints import Resolver, load_model
 from duologue.errors import AudioError, PartError
+from duologue.streaming.events import Audio, Clock, Done, Event, Heard, Metrics, Text
 from duologue.streaming.protocol import Frame, StreamingModel
 
-_AUDIBLE = 1e-3  # -60 dB: from here on a sample counts as sound
 _LONGEST_ANSWER = 300.0  # seconds of speech
 _MOST_IDLE = 2_000  # steps in a row that bring neither text nor speech
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the model believes was said so far in this turn; always empty where the family writes no transcript."""
-
-    text: str
-    final: bool
-
-
-@dataclass(frozen=True)
-class Text:
-    """The next piece of the answer's text."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Audio:
-    """The next piece of the answer's speech, mono float32 in [-1, 1] at the model's output rate."""
-
-    samples: np.ndarray
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """What one turn brought and how long it took. `None` where there was no such moment."""
-
-    transcript: str
-    text: str
-    question_seconds: float
-    audio_seconds: float
-    first_text_ms: float | None  # from the last sample of the question handed in to the first text
-    first_audio_ms: float | None  # ... to the first audible piece of speech
-    lagging_words: int | None  # words of text there were when the first speech came
-    real_time_factor: float | None  # time to answer / audio_seconds
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Done:
-    """The turn is over."""
-
-    metrics: Metrics
-
-
-Event = Heard | Text | Audio | Done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +114,7 @@ class Conversation:
         self._unheard = True
         transcript = self._transcript()
         yield Heard(transcript, final=True)
-        clock = _Clock(self._handed_in, self.spec.output_rate)
+        clock = Clock(self._handed_in, self.spec.output_rate)
         yield from self._speak(clock)  # over at once where nothing was heard
         self._unheard = False
         yield Done(clock.metrics(transcript=transcript, question_seconds=self.question_seconds))
@@ -197,7 +148,7 @@ class Conversation:
     def _step(self) -> Frame:
         return self.model.speak(self._state, self._live)
 
-    def _speak(self, clock: _Clock) -> Iterator[Event]:
+    def _speak(self, clock: Clock) -> Iterator[Event]:
         ids: list[int] = []
         text, idle, done = "", 0, False
         while not done:
@@ -325,44 +276,3 @@ class Pipeline:
         io.check_length(len(samples) / (sample_rate or self.input_rate), where="the audio")
         resampler = io.Resampler(sample_rate or self.input_rate, self.input_rate)
         return iter([resampler(samples, final=True)])
-
-
-class _Clock:
-    """Times one answer, from the moment the question's last sample was handed in."""
-
-    def __init__(self, start: float, sample_rate: int):
-        self._start, self._rate = start, sample_rate
-        self._text, self._samples = "", 0
-        self._first_text: float | None = None
-        self._first_audio: float | None = None
-        self._lagging: int | None = None
-
-    @property
-    def audio_seconds(self) -> float:
-        return self._samples / self._rate
-
-    def text(self, whole: str) -> None:
-        self._text = whole
-        if self._first_text is None:
-            self._first_text = self._now()
-
-    def audio(self, samples: np.ndarray) -> None:
-        self._samples += len(samples)
-        if self._first_audio is None and float(np.abs(samples).max()) > _AUDIBLE:
-            self._first_audio, self._lagging = self._now(), len(self._text.split())
-
-    def metrics(self, *, transcript: str, question_seconds: float) -> Metrics:
-        seconds = self.audio_seconds
-        return Metrics(
-            transcript=transcript,
-            text=self._text.strip(),
-            question_seconds=round(question_seconds, 3),
-            audio_seconds=round(seconds, 3),
-            first_text_ms=self._first_text,
-            first_audio_ms=self._first_audio,
-            lagging_words=self._lagging,
-            real_time_factor=round(self._now() / 1000 / seconds, 4) if seconds else None,
-        )
-
-    def _now(self) -> float:
-        return round((time.perf_counter() - self._start) * 1000, 1)

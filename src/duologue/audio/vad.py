@@ -7,7 +7,8 @@ convolution, four convolutions, one LSTM cell, one output; 0.3 M parameters, a f
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,16 @@ class VoiceActivity(nn.Module):
         state.hidden_BD, state.cell_BD = self.lstm_cell(x.squeeze(-1), (state.hidden_BD, state.cell_BD))
         state.context_BN = window_BN[:, -_CONTEXT:]
         return self.final_conv(state.hidden_BD.relu()[..., None]).sigmoid().flatten()
+
+
+def together(model: VoiceActivity, windows: Sequence[np.ndarray], states: Sequence[VadState]) -> list[float]:
+    """The probability of speech in the next window of several streams, each with a state of its own, of one slot."""
+    state = VadState(*(torch.cat([getattr(one, field.name) for one in states]) for field in fields(VadState)))
+    probabilities = model(torch.from_numpy(np.stack(windows)), state).tolist()
+    for field in fields(VadState):
+        for one, part in zip(states, getattr(state, field.name).split(1), strict=True):
+            setattr(one, field.name, part.clone())
+    return probabilities
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,175 @@
+"""Many live conversations with one model, on one thread that owns the model and the device.
+
+engine = Engine(model); engine.start()
+session = engine.open(sink)          # any thread; BusyError where every place is taken
+session.listen(samples)              # ... and events come to `sink`
+
+Every step hears one tick of every session that has one, then either ends turns or speaks, for all sessions that need it
+in one batched call. What the sessions do lies in `session`, who comes first in `scheduler`.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from duologue.audio.vad import SAMPLE_RATE, VoiceActivity, together
+from duologue.engine.runner import Runner
+from duologue.engine.scheduler import Scheduler, SchedulerConfig
+from duologue.engine.session import Session, SessionConfig, Sink
+from duologue.errors import BusyError, DuologueError, ServerError
+from duologue.streaming.events import Event
+from duologue.streaming.protocol import StreamingModel
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Owns a model.
+
+    Args:
+        slots: most conversations at once.
+        clock: seconds, ever growing.
+    Raises:
+        ServerError: the model hears at another rate than the voice detector.
+    """
+
+    def __init__(
+        self,
+        model: StreamingModel,
+        *,
+        slots: int = 8,
+        voice: VoiceActivity | None = None,
+        scheduler: SchedulerConfig | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        if model.spec.input_rate != SAMPLE_RATE:
+            raise ServerError(f"engine: need a model that hears at {SAMPLE_RATE} Hz, got {model.spec.input_rate} Hz")
+        self.runner, self.voice, self.now = Runner(model, slots), voice or VoiceActivity.load(), clock
+        self._scheduler: Scheduler[Session] = Scheduler(scheduler)
+        self._inbox: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._free = list(reversed(range(slots)))
+        self._sessions: dict[int, Session] = {}  # by slot
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+
+    # -- for any thread -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stops after the present step; sessions get no more events."""
+        self._inbox.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def free(self) -> int:
+        """Places left."""
+        return len(self._free)
+
+    def open(self, sink: Sink, config: SessionConfig | None = None) -> Session:
+        """Begins a conversation.
+
+        Raises:
+            BusyError: every place is taken.
+        """
+        with self._lock:
+            if not self._free:
+                raise BusyError(f"all {self.runner.slots} places are taken; come back when a conversation has ended")
+            slot = self._free.pop()
+        session = Session(self, slot, sink, config or SessionConfig())
+        self.post(lambda: self._sessions.__setitem__(slot, session))
+        return session
+
+    def post(self, call: Callable[[], Any]) -> None:
+        """Has something done on the engine's thread, in order."""
+        self._inbox.put(call)
+
+    # -- on the engine's thread ---------------------------------------------------------------------------------------
+
+    def release(self, session: Session) -> None:
+        """Takes a session's place back."""
+        if session.closed:
+            return
+        session.closed = True
+        self._sessions.pop(session.slot, None)
+        self.runner.reset(session.slot)
+        with self._lock:
+            self._free.append(session.slot)
+
+    def deliver(self, session: Session, sink: Sink, event: Event) -> None:
+        try:
+            sink(event)
+        except Exception:
+            logger.exception("a session's events cannot be delivered; it is closed")
+            self.release(session)
+
+    def report(self, failed: Mapping[int, Exception]) -> None:
+        """Ends the sessions in whose slots the model failed."""
+        for slot, error in failed.items():
+            if not isinstance(error, DuologueError):
+                logger.error("the model failed in one conversation", exc_info=error)
+            if slot in self._sessions:
+                known = isinstance(error, DuologueError)
+                self._sessions[slot].fail(str(error) if known else "the model failed; begin a new conversation")
+
+    def step(self) -> bool:
+        """Does what is to be done now. Returns whether there was anything."""
+        self._find_turns()
+        plan = self._scheduler.plan(self._sessions.values(), self.now())
+        if plan.listen:
+            ticks = {session.slot: session.next_tick() for session in plan.listen}
+            self._done(plan.listen, self.runner.listen(ticks), Session.listened)
+        if plan.end:
+            self._done(plan.end, self.runner.end_turn([session.slot for session in plan.end]), Session.turn_ended)
+        speak = plan.listen if self.runner.spec.duplex else plan.speak
+        speak = [session for session in speak if not session.closed]
+        if speak:
+            spoken, failed = self.runner.speak([session.slot for session in speak])
+            self._done(speak, failed, lambda session: session.spoke(spoken[session.slot]))
+        return not plan.empty
+
+    def _done(self, sessions: list[Session], failed: dict[int, Exception], then: Callable[[Session], None]) -> None:
+        self.report(failed)
+        for session in sessions:
+            if session.slot not in failed and not session.closed:
+                then(session)
+
+    def _find_turns(self) -> None:
+        while True:
+            waiting = [(s, window) for s in self._sessions.values() if (window := s.next_window()) is not None]
+            if not waiting:
+                return
+            with torch.inference_mode():
+                states = [session.vad for session, _ in waiting]
+                probabilities = together(self.voice, [window for _, window in waiting], states)
+            for (session, _), probability in zip(waiting, probabilities, strict=True):
+                session.take_window(probability)
+
+    def _take_posts(self, *, wait: float | None) -> bool:
+        """Does what was posted. Returns whether the engine goes on."""
+        try:
+            call = self._inbox.get(timeout=wait) if wait else self._inbox.get_nowait()
+            while call is not None:
+                call()
+                call = self._inbox.get_nowait()
+            return False
+        except queue.Empty:
+            return True
+
+    def _run(self) -> None:
+        busy = False
+        while self._take_posts(wait=None if busy else 0.05):
+            try:
+                busy = self.step()
+            except Exception:  # a bug; the conversations that can go on do
+                logger.exception("a step of the engine failed")
+                busy = False

@@ -1,0 +1,109 @@
+"""The model and the memory of all its conversations: batched calls over the slots that need them.
+
+One thread calls. An error of a batched call is looked into slot by slot, so that it costs only those slots their
+conversation that it comes from.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duologue.streaming.protocol import StreamingModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What one step brought to one slot."""
+
+    samples: np.ndarray  # mono float32 in [-1, 1]
+    ids: list[int]
+    done: bool
+
+
+class Runner:
+    """Calls the model for some of its slots.
+
+    Args:
+        slots: most conversations at once.
+    """
+
+    def __init__(self, model: StreamingModel, slots: int):
+        self.model, self.spec, self.slots = model, model.spec, slots
+        with torch.inference_mode():
+            self._state = model.init_state(slots)
+
+    def reset(self, slot: int) -> None:
+        """Makes a slot a conversation that has not begun."""
+        with torch.inference_mode():
+            self._state.reset(self._live([slot]))
+
+    def listen(self, ticks: Mapping[int, np.ndarray]) -> dict[int, Exception]:
+        """Hears one tick in some slots. Gives the errors of those that failed, like every method below."""
+        audio_BN = torch.zeros(self.slots, self.spec.input_samples)
+        for slot, tick in ticks.items():
+            audio_BN[slot] = torch.from_numpy(np.array(tick, np.float32))
+        return self._each(ticks, lambda live_B: self.model.listen(self._state, audio_BN, live_B))
+
+    def prompt(self, slot: int, ids: Sequence[int]) -> dict[int, Exception]:
+        """Adds text to the context of one slot."""
+        ids_BT = torch.full((self.slots, len(ids)), -1)
+        ids_BT[slot] = torch.tensor(ids)
+        return self._each([slot], lambda live_B: self.model.prompt(self._state, live_B, ids_BT))
+
+    def end_turn(self, slots: Iterable[int]) -> dict[int, Exception]:
+        return self._each(slots, lambda live_B: self.model.end_turn(self._state, live_B))
+
+    def resume(self, slots: Iterable[int]) -> dict[int, Exception]:
+        return self._each(slots, lambda live_B: self.model.resume(self._state, live_B))
+
+    def truncate(self, heard: Mapping[int, float]) -> dict[int, Exception]:
+        """Cuts answers to the seconds that were heard of them."""
+        ticks_B = torch.zeros(self.slots, dtype=torch.int64)
+        for slot, seconds in heard.items():
+            ticks_B[slot] = int(max(0.0, seconds) / self.spec.tick)
+        return self._each(heard, lambda live_B: self.model.truncate(self._state, live_B, ticks_B))
+
+    def speak(self, slots: Iterable[int]) -> tuple[dict[int, Spoken], dict[int, Exception]]:
+        """One step of speech in some slots."""
+        found: dict[int, Spoken] = {}
+
+        def step(live_B: Tensor) -> None:
+            frame = self.model.speak(self._state, live_B)
+            for slot in live_B.nonzero()[:, 0].tolist():
+                samples = frame.audio_BN[slot, : int(frame.samples_B[slot])].float().numpy().copy()
+                ids = [token for token in frame.ids_BT[slot].tolist() if token >= 0]
+                found[slot] = Spoken(samples, ids, bool(frame.done_B[slot]))
+
+        failed = self._each(slots, step)
+        return found, failed
+
+    def transcript(self, slot: int) -> str:
+        """What was heard in the turn of a slot."""
+        with torch.inference_mode():
+            return self.model.heard(self._state, slot).strip()
+
+    def _live(self, slots: Iterable[int]) -> Tensor:
+        live_B = torch.zeros(self.slots, dtype=torch.bool)
+        live_B[list(slots)] = True
+        return live_B
+
+    def _each(self, slots: Iterable[int], call: Callable[[Tensor], Any]) -> dict[int, Exception]:
+        slots = list(slots)
+        with torch.inference_mode():
+            try:
+                call(self._live(slots))
+                return {}
+            except Exception as error:  # whatever it is, it must not reach the other conversations
+                if len(slots) == 1:
+                    return {slots[0]: error}
+                logger.warning("a call for %d conversations failed (%s); each is tried alone", len(slots), error)
+        return {slot: error for one in slots for slot, error in self._each([one], call).items()}

@@ -1,0 +1,73 @@
+"""Who gets the next step of the model. Pure policy: no tensors, no threads, no clock of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+
+class Candidate(Protocol):
+    """What the scheduler looks at in a session."""
+
+    @property
+    def can_listen(self) -> bool:
+        """A tick of audio waits to be heard."""
+        ...
+
+    @property
+    def ending_since(self) -> float | None:
+        """The time since which the end of a turn waits to be heard."""
+        ...
+
+    @property
+    def speaking(self) -> bool:
+        """Has something to say."""
+        ...
+
+    def lead(self, now: float) -> float:
+        """Seconds of speech that the listener has not heard yet; -inf before the first sound."""
+        ...
+
+
+ASession = TypeVar("ASession", bound=Candidate)
+
+
+@dataclass(frozen=True)
+class Plan(Generic[ASession]):
+    """One step: hears first, then ends turns, then speaks."""
+
+    listen: list[ASession]
+    end: list[ASession]
+    speak: list[ASession]
+
+    @property
+    def empty(self) -> bool:
+        return not (self.listen or self.end or self.speak)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchedulerConfig:
+    """Seconds throughout."""
+
+    low: float = 0.5  # of speech ahead of the listener, below which a session comes first
+    high: float = 4.0  # above which it waits, so that an interruption wastes little
+    patience: float = 0.15  # that the end of a turn waits for sessions which come first
+
+
+class Scheduler(Generic[ASession]):
+    """Speech that would run dry comes first, then ends of turns, then speech ahead of time."""
+
+    def __init__(self, config: SchedulerConfig | None = None):
+        self.config = config or SchedulerConfig()
+
+    def plan(self, sessions: Iterable[ASession], now: float) -> Plan[ASession]:
+        sessions = list(sessions)
+        listen = [session for session in sessions if session.can_listen]
+        leads = [(session, session.lead(now)) for session in sessions if session.speaking]
+        urgent = [session for session, lead in leads if lead < self.config.low]
+        ending = [session for session in sessions if session.ending_since is not None and not session.can_listen]
+        waited = max((now - (session.ending_since or now) for session in ending), default=0.0)
+        if ending and (not urgent or waited > self.config.patience):
+            return Plan(listen, ending, [])
+        return Plan(listen, [], urgent or [session for session, lead in leads if lead < self.config.high])

@@ -1,0 +1,383 @@
+"""One user's conversation in the engine: what was heard, whose turn it is, what is being said.
+
+The first methods may be called from any thread: they post to the engine's thread, on which all else runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from duologue.audio.frames import Framer
+from duologue.audio.vad import SAMPLE_RATE, WINDOW, VadState
+from duologue.engine.runner import Spoken
+from duologue.errors import BusyError
+from duologue.streaming.events import (
+    Audio,
+    Clock,
+    Done,
+    Event,
+    Failed,
+    Heard,
+    Interrupted,
+    Metrics,
+    SpeechStarted,
+    SpeechStopped,
+    Text,
+)
+from duologue.streaming.turns import Turn, TurnConfig, TurnDetector
+
+if TYPE_CHECKING:
+    from duologue.engine.engine import Engine
+
+Sink = Callable[[Event], None]
+"""Takes a session's events, on the engine's thread; it must not wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionConfig:
+    """What one session may do."""
+
+    turns: TurnConfig | None = None  # None: the user says when a turn ends
+    interrupts: bool = True  # whether speech over an answer cuts it short, where turns are found
+    longest_question: float = 60.0  # seconds after which a turn ends by itself
+    longest_answer: float = 300.0  # seconds of speech
+    backlog: float = 30.0  # seconds of audio that may wait to be heard
+    idle_steps: int = 2_000  # in a row without text or speech, after which an answer counts as stuck
+
+
+_PREPARED = 0.5  # seconds of speech that are made of an answer while the user may yet go on
+
+
+class _Phase(Enum):
+    HEARING = auto()  # the user has the floor, or nobody
+    ENDING = auto()  # the turn is over (or seems so) and will be heard as a whole
+    ANSWERING = auto()  # ... and the loudspeaker may still be playing it when all is said
+
+
+class Session:
+    """A place in the engine. Made by `Engine.open`."""
+
+    def __init__(self, engine: Engine, slot: int, sink: Sink, config: SessionConfig):
+        spec = engine.runner.spec
+        self._engine, self._slot, self._sink, self._config = engine, slot, sink, config
+        self._input_rate, self._output_rate, self._tick = spec.input_rate, spec.output_rate, spec.tick
+        self._framer, self._windows = Framer(spec.input_samples), Framer(WINDOW)
+        self._ticks: deque[np.ndarray] = deque()  # audio of the turn that waits to be heard
+        self._waiting: deque[np.ndarray] = deque()  # windows that wait for the voice detector
+        self._posted = 0  # samples handed in that the engine's thread has not taken yet
+        self._samples = 0  # taken since the session began
+        self.vad: VadState = engine.voice.init_state(1)
+        self.closed = False
+        self._duplex = spec.duplex
+        self._clock: Clock | None = None
+        self._start_turn()
+        self._set_turns(None if spec.duplex else config.turns)
+
+    # -- for any thread -----------------------------------------------------------------------------------------------
+
+    def listen(self, samples: np.ndarray) -> None:
+        """Hands in the user's next audio: mono float32 in [-1, 1] at the model's input rate, any number of samples.
+
+        Raises:
+            BusyError: more audio waits than the session may keep waiting; this was not taken.
+        """
+        waiting = self._posted + len(self._waiting) * WINDOW + len(self._ticks) * self._framer.size
+        if waiting + len(samples) > self._config.backlog * self._input_rate:
+            raise BusyError(
+                f"at most {self._config.backlog:.0f} seconds of audio may wait to be heard; "
+                "send no faster than real time, and nothing during an answer"
+            )
+        self._posted += len(samples)
+        self._engine.post(lambda: self._take(samples))
+
+    def end_turn(self) -> None:
+        """The user has finished: answer."""
+        self._engine.post(self._end_by_hand)
+
+    def stop(self, heard: float | None = None) -> None:
+        """Cuts the answer short. `heard`: seconds that were heard of it; None: as many as can have been."""
+        self._engine.post(lambda: self._stop(heard))
+
+    def set_turns(self, config: TurnConfig | None) -> None:
+        """Whether the engine finds the turns, from now on; a turn that has begun is forgotten."""
+        self._engine.post(lambda: self._set_turns(config))
+
+    def reset(self) -> None:
+        """Forgets the whole conversation."""
+        self._engine.post(self._forget)
+
+    def close(self) -> None:
+        """Gives the place back. No event comes after the engine has taken this in."""
+        self._engine.post(lambda: self._engine.release(self))
+
+    # -- what the scheduler sees --------------------------------------------------------------------------------------
+
+    @property
+    def slot(self) -> int:
+        return self._slot
+
+    @property
+    def can_listen(self) -> bool:
+        return bool(self._ticks) and (self._phase is _Phase.HEARING or self._before_end > 0)
+
+    @property
+    def ending_since(self) -> float | None:
+        return self._ended_at if self._phase is _Phase.ENDING and not self._before_end else None
+
+    @property
+    def speaking(self) -> bool:
+        if self._phase is not _Phase.ANSWERING or self._said_all:
+            return False
+        return self._held is None or self._made < _PREPARED
+
+    def lead(self, now: float) -> float:
+        """Seconds of speech made that cannot have been heard yet; -inf before the first."""
+        if not self._made:
+            return -math.inf
+        return self._made - (now - self._playing_since if self._playing_since is not None else 0.0)
+
+    def _heard_seconds(self) -> float:
+        """Seconds of the answer that can have been heard, by the engine's clock."""
+        since = self._playing_since
+        return 0.0 if since is None else min(self._made, self._engine.now() - since)
+
+    # -- on the engine's thread: audio and turns ----------------------------------------------------------------------
+
+    def _start_turn(self) -> None:
+        self._framer.flush()
+        self._ticks.clear()
+        self._question = 0  # samples of the turn
+        self._open_turn()
+
+    def _open_turn(self) -> None:
+        """The user has the floor; audio that waits is the beginning of the turn."""
+        self._phase = _Phase.HEARING
+        self._before_end = 0  # ticks that belong before the end of the turn
+        self._ended_at = 0.0
+        self._heard = ""
+        self._held: list[Event] | None = None  # events of an answer that is prepared while the user may yet go on
+        self._clear_answer()
+
+    def _clear_answer(self) -> None:
+        self._clock = self._timer() if self._duplex else None
+        self._ids: list[int] = []
+        self._text = ""  # as far as it is written; `_said`: as far as it was delivered
+        self._said = ""
+        self._made = 0.0
+        self._playing_since: float | None = None
+        self._said_all = False
+        self._idle = 0
+
+    def _set_turns(self, config: TurnConfig | None) -> None:
+        if self._phase is _Phase.HEARING or self._held is not None:
+            self._abandon()
+        self._windows.flush()
+        self._waiting.clear()
+        self._recent: deque[np.ndarray] = deque()  # windows before the turn that may belong to it
+        self._detector = None if config is None else TurnDetector(config, window=WINDOW / SAMPLE_RATE)
+
+    def _abandon(self) -> None:
+        """Drops the turn that has begun, with an answer that nobody has heard of."""
+        if self._phase is not _Phase.HEARING or self._question:
+            self._engine.report(self._engine.runner.truncate({self._slot: 0.0}))
+        self._start_turn()
+
+    def _forget(self) -> None:
+        self._engine.runner.reset(self._slot)
+        self._start_turn()
+        if self._detector is not None:
+            self._detector.reset()
+
+    def _take(self, samples: np.ndarray) -> None:
+        self._posted -= len(samples)
+        self._samples += len(samples)
+        if self._detector is None:
+            self._hear(samples)
+        else:
+            self._waiting.extend(window.copy() for window in self._windows.push(samples))
+
+    def _hear(self, samples: np.ndarray) -> None:
+        """More audio of the turn; during an answer it is the next turn's."""
+        if self._phase is _Phase.ANSWERING and self._said_all and self._held is None:
+            self._start_turn()
+        self._question += len(samples)
+        self._ticks.extend(tick.copy() for tick in self._framer.push(samples))
+        if (
+            self._phase is _Phase.HEARING
+            and not self._duplex
+            and self._question > self._config.longest_question * self._input_rate
+        ):
+            self._end_by_hand()
+
+    def next_window(self) -> np.ndarray | None:
+        """The window that the voice detector is to look at next."""
+        return self._waiting[0] if self._waiting else None
+
+    def take_window(self, probability: float) -> None:
+        """What the voice detector says to it."""
+        assert self._detector is not None
+        window, at = self._waiting.popleft(), (self._samples - len(self._waiting) * WINDOW) / self._input_rate
+        turn = self._detector.step(probability)
+        if turn is Turn.BEGAN:
+            self._began(window, at)
+        elif (self._detector.speaking or turn is Turn.ENDED) and not self._audible:
+            self._hear(window)
+        else:
+            self._recent.append(window)
+            while len(self._recent) * self._detector.window > self._detector.config.before:
+                self._recent.popleft()
+        if turn is Turn.PAUSED and self._phase is _Phase.HEARING:
+            self._held = []
+            self._close_turn()
+        elif turn is Turn.WENT_ON and self._held is not None:
+            self._go_on()
+        elif turn is Turn.ENDED:
+            self._ended(at)
+
+    @property
+    def _audible(self) -> bool:
+        """An answer is being given, or still playing."""
+        return self._phase is _Phase.ANSWERING and self._held is None
+
+    def _began(self, window: np.ndarray, at: float) -> None:
+        if self._audible and self.lead(self._engine.now()) > 0:
+            if not self._config.interrupts:
+                return
+            self._stop(None)
+        turn = [*self._recent, window]
+        self._recent.clear()
+        self._emit(SpeechStarted(max(0.0, at - sum(map(len, turn)) / self._input_rate)))
+        for each in turn:
+            self._hear(each)
+
+    def _ended(self, at: float) -> None:
+        if self._audible:
+            return
+        self._emit(SpeechStopped(at))
+        if self._phase is _Phase.HEARING:
+            return self._close_turn()
+        held, self._held = self._held or [], None
+        self._ended_at = self._engine.now()
+        self._framer.flush()  # the silence since the pause
+        while len(self._ticks) > self._before_end:
+            self._ticks.pop()
+        if self._phase is _Phase.ANSWERING:
+            self._clock = self._timer()
+            for event in held:
+                self._deliver(event)
+
+    def _end_by_hand(self) -> None:
+        if self._phase is _Phase.HEARING:
+            if (rest := self._framer.flush()) is not None:
+                self._ticks.append(rest)
+            self._close_turn()
+        elif self._held is not None:  # an answer is prepared already
+            self._ended(self._samples / self._input_rate)
+        if self._detector is not None:
+            self._detector.reset()
+
+    def _close_turn(self) -> None:
+        self._phase, self._before_end, self._ended_at = _Phase.ENDING, len(self._ticks), self._engine.now()
+
+    def _go_on(self) -> None:
+        """The turn was not over: what was prepared is undone."""
+        if self._phase is _Phase.ANSWERING:
+            self._engine.report(self._engine.runner.resume([self._slot]))
+        self._phase, self._before_end, self._held = _Phase.HEARING, 0, None
+        self._clear_answer()
+
+    # -- on the engine's thread: steps of the model -------------------------------------------------------------------
+
+    def next_tick(self) -> np.ndarray:
+        """The tick to be heard now."""
+        self._before_end = max(0, self._before_end - 1)
+        return self._ticks.popleft()
+
+    def listened(self) -> None:
+        """A tick was heard."""
+        self._note(final=False)
+
+    def turn_ended(self) -> None:
+        """The end of the turn was heard as a whole, and the answer can begin."""
+        self._phase = _Phase.ANSWERING
+        self._clock = self._timer()
+        self._note(final=True)
+
+    def _note(self, *, final: bool) -> None:
+        before, self._heard = self._heard, self._engine.runner.transcript(self._slot)
+        if final or self._heard != before:
+            self._deliver(Heard(self._heard, final=final))
+
+    def spoke(self, step: Spoken) -> None:
+        """One step of the answer."""
+        self._idle += 1
+        if step.ids:
+            self._idle, self._ids = 0, self._ids + step.ids
+            before, self._text = self._text, self._engine.runner.model.text(self._ids)
+            if len(self._text) > len(before):
+                self._deliver(Text(self._text[len(before) :]))
+        if len(step.samples):
+            self._idle = 0
+            self._made += len(step.samples) / self._output_rate
+            self._deliver(Audio(step.samples))
+        stuck = self._idle > self._config.idle_steps or self._made > self._config.longest_answer
+        if step.done or stuck:
+            self._said_all = True
+            self._deliver(Done(self._metrics()))
+
+    def _deliver(self, event: Event) -> None:
+        """Gives an event of the answer, or keeps it while the user may yet go on."""
+        if self._held is not None and not (isinstance(event, Heard) and not event.final):
+            self._held.append(event)
+            return
+        match event:
+            case Text(text):
+                self._said += text
+                self._timed.text(self._said)
+            case Audio(samples):
+                self._timed.audio(samples)
+                if self._playing_since is None:
+                    self._playing_since = self._engine.now()
+            case Done():
+                event = Done(self._metrics())
+        self._emit(event)
+        if isinstance(event, Done) and self._ticks:  # the next turn began during the answer
+            self._question = len(self._ticks) * self._framer.size
+            self._open_turn()
+
+    def _timer(self) -> Clock:
+        """Times the answer from the end of the turn."""
+        return Clock(self._ended_at, self._output_rate, time=self._engine.now)
+
+    @property
+    def _timed(self) -> Clock:
+        assert self._clock is not None, "an answer without a beginning"
+        return self._clock
+
+    def _metrics(self) -> Metrics:
+        return self._timed.metrics(transcript=self._heard, question_seconds=self._question / self._input_rate)
+
+    def _stop(self, heard: float | None) -> None:
+        if self._phase is _Phase.HEARING:
+            return
+        heard, audible = self._heard_seconds() if heard is None else max(0.0, heard), self._audible
+        self._engine.report(self._engine.runner.truncate({self._slot: heard}))
+        self._start_turn()
+        if audible:
+            self._emit(Interrupted(heard))
+
+    def fail(self, message: str) -> None:
+        """The session is over."""
+        self._emit(Failed(message))
+        self._engine.release(self)
+
+    def _emit(self, event: Event) -> None:
+        if not self.closed:
+            self._engine.deliver(self, self._sink, event)

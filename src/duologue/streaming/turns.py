@@ -1,0 +1,86 @@
+"""Whose turn is it: from the probability of speech, window by window, to where the user's turns begin and end.
+
+Nothing here knows audio, models or clocks: time is counted in windows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from duologue.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnConfig:
+    """When a turn begins and ends. Seconds throughout."""
+
+    threshold: float = 0.5  # probability from which a window is speech; it stays speech down to 0.15 less
+    start: float = 0.096  # of speech begin a turn
+    before: float = 0.4  # before the beginning belong to the turn
+    pause: float = 0.2  # of silence make an answer worth preparing
+    end: float = 0.6  # of silence end the turn
+    end_complete: float = 0.6  # ... where what was said sounds complete
+    end_incomplete: float = 0.6  # ... where it does not
+
+    def __post_init__(self):
+        if not 0 < self.threshold < 1:
+            raise ConfigError(f"TurnConfig: threshold must lie between 0 and 1, got {self.threshold}")
+        if min(self.start, self.before, self.pause, self.end, self.end_complete, self.end_incomplete) < 0:
+            raise ConfigError(f"TurnConfig: seconds cannot be negative, got {self}")
+
+
+class Turn(Enum):
+    """What became of the user's turn in a window."""
+
+    BEGAN = auto()
+    PAUSED = auto()  # they may have finished
+    WENT_ON = auto()  # they had not
+    ENDED = auto()
+
+
+class TurnDetector:
+    """Follows one stream of windows.
+
+    Args:
+        window: seconds of a window.
+    """
+
+    def __init__(self, config: TurnConfig, *, window: float):
+        self.config, self.window = config, window
+        self.reset()
+
+    def reset(self) -> None:
+        """Nobody is speaking."""
+        self.speaking = self.paused = False
+        self.complete: float | None = None  # how complete what was said sounds, where somebody knows; 0 to 1
+        self._speech = self._silence = 0  # windows in a row
+
+    def step(self, probability: float) -> Turn | None:
+        """Takes the next window's probability of speech."""
+        config = self.config
+        speech = probability >= config.threshold - (0.15 if self.speaking else 0.0)
+        self._speech = self._speech + 1 if speech else 0
+        self._silence = 0 if speech else self._silence + 1
+        if not self.speaking:
+            if self._speech and self._speech * self.window >= config.start:
+                self.speaking = True
+                return Turn.BEGAN
+            return None
+        if speech and self.paused:
+            self.paused, self.complete = False, None
+            return Turn.WENT_ON
+        if speech:
+            return None
+        if self._silence * self.window >= self._end():
+            self.reset()
+            return Turn.ENDED
+        if not self.paused and self._silence * self.window >= config.pause:
+            self.paused = True
+            return Turn.PAUSED
+        return None
+
+    def _end(self) -> float:
+        if self.complete is None:
+            return self.config.end
+        return self.config.end_complete if self.complete >= 0.5 else self.config.end_incomplete

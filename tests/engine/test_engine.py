@@ -1,0 +1,344 @@
+"""Many conversations in one engine: step by step, with a clock by hand and a voice detector that hears loudness."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from fakes import ANSWER, EchoConfig, EchoModel, tone
+from tiny_omni import sounds, tiny_omni
+
+from duologue.audio.vad import VadState
+from duologue.engine import Engine, Session, SessionConfig
+from duologue.errors import BusyError
+from duologue.streaming.events import (
+    Audio,
+    Done,
+    Event,
+    Failed,
+    Heard,
+    Interrupted,
+    SpeechStarted,
+    SpeechStopped,
+    Text,
+)
+from duologue.streaming.turns import TurnConfig
+
+RATE = 16_000
+TURNS = TurnConfig(end=0.5, pause=0.2)
+
+
+class Loudness:
+    """A voice detector without weights."""
+
+    def init_state(self, slots: int) -> VadState:
+        return VadState(*(torch.zeros(slots, 1) for _ in range(3)))
+
+    def __call__(self, window_BN: torch.Tensor, state: VadState) -> torch.Tensor:
+        return (window_BN.abs().amax(1) > 0.01).float()
+
+
+class Driver:
+    """An engine whose thread is the test."""
+
+    def __init__(self, model=None, *, slots: int = 3):
+        self.time = 0.0
+        self.engine = Engine(model or EchoModel(), slots=slots, voice=Loudness(), clock=lambda: self.time)
+
+    def open(self, turns: TurnConfig | None = None, **options) -> tuple[Session, list[Event]]:
+        events: list[Event] = []
+        return self.engine.open(events.append, SessionConfig(turns=turns, **options)), events
+
+    def run(self, steps: int = 10_000) -> None:
+        """Until there is nothing to do, or for so many steps."""
+        for _ in range(steps):
+            self.engine._take_posts(wait=None)
+            if not self.engine.step():
+                return
+
+    def say(self, session: Session, *pieces: np.ndarray, each: float = 0.08, steps: int = 10_000) -> None:
+        """Hands audio in as it would come, in real time."""
+        for block in np.split(audio := np.concatenate(pieces), range(size := round(each * RATE), len(audio), size)):
+            session.listen(block)
+            self.run(steps)
+            self.time += len(block) / RATE
+
+
+def silence(seconds: float) -> np.ndarray:
+    return np.zeros(round(seconds * RATE), np.float32)
+
+
+def kinds(events: list[Event]) -> list[str]:
+    """Names of the events, runs of one kind as one."""
+    names = [type(event).__name__ for event in events]
+    return [name for index, name in enumerate(names) if not index or names[index - 1] != name]
+
+
+def spoken(events: list[Event]) -> tuple[str, np.ndarray]:
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    return text, np.concatenate([np.zeros(0)] + [event.samples for event in events if isinstance(event, Audio)])
+
+
+def test_a_turn_ended_by_hand_is_answered():
+    driver = Driver()
+    session, events = driver.open()
+    driver.say(session, tone(1.0))
+    session.end_turn()
+    driver.run()
+    text, audio = spoken(events)
+    assert text == ANSWER and len(audio) == 14_400
+    assert isinstance(events[-1], Done) and events[-1].metrics.transcript == "sound for 13 ticks in turn 1"
+    assert [event.text for event in events if isinstance(event, Heard) and event.final] == [
+        "sound for 13 ticks in turn 1"
+    ]
+
+
+def test_the_engine_finds_the_turns_and_prepares_the_answer_in_the_pause():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=30)))
+    session, events = driver.open(TURNS)
+    driver.say(session, silence(0.5), tone(1.0), silence(0.4))
+    assert kinds(events) == ["SpeechStarted", "Heard"] and not any(e.final for e in events if isinstance(e, Heard))
+    started = events[0]
+    assert isinstance(started, SpeechStarted) and started.at == pytest.approx(0.5 - TURNS.before, abs=0.1)
+    driver.say(session, silence(0.2), steps=1)  # a single step of the model, and half a second of speech is there
+    assert kinds(events)[2:6] == ["SpeechStopped", "Heard", "Text", "Audio"]
+    assert sum(len(event.samples) for event in events if isinstance(event, Audio)) >= 0.4 * 24_000
+    driver.run()
+    assert spoken(events)[0] == ANSWER and isinstance(events[-1], Done)
+    stopped = next(event for event in events if isinstance(event, SpeechStopped))
+    assert stopped.at == pytest.approx(0.5 + 1.0 + TURNS.end, abs=0.1)
+    assert next(e for e in events if isinstance(e, Done)).metrics.first_audio_ms == 0.0
+
+
+def test_who_goes_on_after_a_pause_is_heard_as_one_turn():
+    driver = Driver()
+    session, events = driver.open(TURNS)
+    driver.say(session, tone(0.96), silence(0.32), tone(0.96), silence(0.6))
+    driver.run()
+    assert [type(event) for event in events].count(SpeechStarted) == 1
+    assert spoken(events)[0] == ANSWER
+    heard = [event.text for event in events if isinstance(event, Heard) and event.final]
+    assert len(heard) == 1 and heard[0].endswith("in turn 1") and int(heard[0].split()[2]) >= 23
+
+
+def test_an_answer_is_cut_short_where_the_user_speaks_over_it():
+    driver = Driver(model := EchoModel(EchoConfig(audio_ticks=100)))
+    session, events = driver.open(TURNS)
+    driver.say(session, tone(1.0), silence(1.6), tone(0.4))
+    cut = next(event for event in events if isinstance(event, Interrupted))
+    assert 0.8 < cut.heard < 1.5 and model.truncated == [int(cut.heard / 0.08)]
+    after = events[events.index(cut) :]
+    assert kinds(after) == ["Interrupted", "SpeechStarted", "Heard"]
+    driver.say(session, silence(1.0))
+    assert kinds(events[events.index(cut) :])[3:6] == ["SpeechStopped", "Heard", "Text"]
+
+
+def test_an_answer_that_is_all_made_but_still_playing_is_cut_short_too():
+    driver = Driver(model := EchoModel(EchoConfig(audio_ticks=40)))
+    session, events = driver.open(TURNS)
+    driver.say(session, tone(1.0), silence(2.0))
+    assert isinstance(events[-1], Done)
+    driver.say(session, tone(0.4))
+    assert [int(event.heard / 0.08) for event in events if isinstance(event, Interrupted)] == model.truncated != []
+
+
+def test_after_the_answer_has_been_heard_nothing_is_cut():
+    driver = Driver(model := EchoModel())
+    session, events = driver.open(TURNS)
+    driver.say(session, tone(1.0), silence(3.0), tone(0.4))
+    assert not any(isinstance(event, Interrupted) for event in events) and not model.truncated
+    assert [type(event) for event in events].count(SpeechStarted) == 2
+
+
+def test_a_client_may_say_what_it_has_heard():
+    driver = Driver(model := EchoModel())
+    session, events = driver.open()
+    driver.say(session, tone(0.5))
+    session.end_turn()
+    driver.run(8)
+    session.stop(0.25)
+    driver.run()
+    assert model.truncated == [3] and events[-1] == Interrupted(0.25)
+    driver.say(session, tone(0.5))
+    session.end_turn()
+    driver.run()
+    assert events[-1].metrics.transcript.endswith("in turn 2")
+
+
+def test_what_comes_during_an_answer_by_hand_is_the_next_question():
+    driver = Driver()
+    session, events = driver.open()
+    driver.say(session, tone(0.5))
+    session.end_turn()
+    driver.run(3)
+    driver.say(session, tone(0.8), steps=1)
+    driver.run()
+    session.end_turn()
+    driver.run()
+    finals = [event.text for event in events if isinstance(event, Heard) and event.final]
+    assert finals == ["sound for 7 ticks in turn 1", "sound for 10 ticks in turn 2"]
+
+
+def test_sessions_do_not_hear_each_other():
+    """Sessions at different steps give what each gives alone."""
+    alone = []
+    for seed in (1, 2, 3):
+        driver = Driver(tiny_omni(), slots=1)
+        session, events = driver.open()
+        driver.say(session, sounds(0.8, seed).numpy())
+        session.end_turn()
+        driver.run()
+        alone.append(events)
+    driver = Driver(tiny_omni(), slots=3)
+    sessions = [driver.open() for _ in range(3)]
+    audio = [sounds(0.8, seed).numpy() for seed in (1, 2, 3)]
+    for start in range(0, 24):  # the second begins four ticks later, the third eight
+        for number, (session, _) in enumerate(sessions):
+            tick = start - 4 * number
+            if 0 <= tick < 10:
+                session.listen(audio[number][tick * 1280 : (tick + 1) * 1280])
+            elif tick == 10:
+                session.end_turn()
+        driver.run(2)
+    driver.run()
+    for (_, events), want in zip(sessions, alone, strict=True):
+        assert isinstance(events[-1], Done) and spoken(events)[0] == spoken(want)[0]
+        np.testing.assert_allclose(spoken(events)[1], spoken(want)[1], atol=2e-3)
+
+
+def test_one_batched_call_serves_all_who_speak():
+    calls: list[int] = []
+
+    class Counting(EchoModel):
+        def speak(self, state, live_B):
+            calls.append(int(live_B.sum()))
+            return super().speak(state, live_B)
+
+    driver = Driver(Counting())
+    for session, _ in (sessions := [driver.open() for _ in range(3)]):
+        driver.say(session, tone(0.4))
+    for session, _ in sessions:
+        session.end_turn()
+    driver.run()
+    assert set(calls) == {3} and all(isinstance(events[-1], Done) for _, events in sessions)
+
+
+def test_a_full_engine_says_so_and_a_closed_session_makes_room():
+    driver = Driver(slots=1)
+    first, events = driver.open()
+    with pytest.raises(BusyError, match="all 1 places are taken"):
+        driver.open()
+    driver.say(first, tone(0.5))
+    first.end_turn()
+    driver.run(4)
+    first.close()
+    driver.run()
+    count, (second, later) = len(events), driver.open()
+    driver.say(second, tone(0.5))
+    second.end_turn()
+    driver.run()
+    assert len(events) == count  # nothing comes after the close
+    assert later[-1].metrics.transcript == "sound for 7 ticks in turn 1"  # and nothing is left of the first
+
+
+def test_too_much_that_waits_is_refused_and_the_rest_kept():
+    driver = Driver()
+    session, events = driver.open(backlog=1.0)
+    session.listen(tone(0.9))
+    with pytest.raises(BusyError, match="at most 1 seconds"):
+        session.listen(tone(0.2))
+    session.end_turn()
+    driver.run()
+    assert events[-1].metrics.transcript == "sound for 12 ticks in turn 1"
+
+
+def test_a_question_ends_by_itself():
+    driver = Driver()
+    session, events = driver.open(longest_question=1.0)
+    driver.say(session, tone(1.2))
+    driver.run()
+    assert any(isinstance(event, Done) for event in events)
+
+
+@pytest.mark.parametrize("operation", ["listen", "end_turn", "speak"])
+def test_trouble_in_one_conversation_ends_that_one_alone(operation, caplog):
+    class Troubled(EchoModel):
+        broken = None
+
+        def _check(self, live_B):
+            if self.broken is not None and live_B[self.broken]:
+                raise RuntimeError("out of something")
+
+        def listen(self, state, audio_BN, live_B):
+            if operation == "listen":
+                self._check(live_B)
+            super().listen(state, audio_BN, live_B)
+
+        def end_turn(self, state, live_B):
+            if operation == "end_turn":
+                self._check(live_B)
+            super().end_turn(state, live_B)
+
+        def speak(self, state, live_B):
+            if operation == "speak":
+                self._check(live_B)
+            return super().speak(state, live_B)
+
+    driver = Driver(model := Troubled())
+    sessions = [driver.open() for _ in range(3)]
+    model.broken = sessions[1][0].slot
+    for session, _ in sessions:
+        session.listen(tone(0.5))
+        session.end_turn()
+    driver.run()
+    assert sessions[1][1][-1] == Failed("the model failed; begin a new conversation") and sessions[1][0].closed
+    assert all(isinstance(sessions[index][1][-1], Done) for index in (0, 2))
+    assert driver.engine.free == 1 and "out of something" in caplog.text
+
+
+def test_a_sink_that_fails_closes_its_session_alone(caplog):
+    driver = Driver()
+
+    def broken(event):
+        raise OSError("gone")
+
+    bad, (good, events) = driver.engine.open(broken), driver.open()
+    for session in (bad, good):
+        session.listen(tone(0.5))
+        session.end_turn()
+    driver.run()
+    assert bad.closed and isinstance(events[-1], Done)
+
+
+def test_speech_is_made_ahead_of_the_listener_but_not_far():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=200)))
+    session, events = driver.open()
+    driver.say(session, tone(0.5))
+    session.end_turn()
+    driver.run()
+    made = sum(len(event.samples) for event in events if isinstance(event, Audio)) / 24_000
+    assert 4.0 <= made <= 4.2
+    driver.time += 3.0
+    driver.run()
+    assert sum(len(event.samples) for event in events if isinstance(event, Audio)) / 24_000 == pytest.approx(
+        made + 3, abs=0.1
+    )
+
+
+def test_the_thread_does_what_the_steps_do():
+    import threading
+
+    engine, over, events = Engine(EchoModel(), slots=2, voice=Loudness()), threading.Event(), []
+
+    def sink(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Done):
+            over.set()
+
+    engine.start()
+    session = engine.open(sink)
+    session.listen(tone(1.0))
+    session.end_turn()
+    assert over.wait(30)
+    engine.close()
+    assert spoken(events)[0] == ANSWER
