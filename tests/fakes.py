@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class EchoState(State):
     spoken_B: Tensor
     speaking_B: Tensor
     turns_B: Tensor
+    read_B: Tensor  # words written into the context
+    forced_BT: Tensor  # bytes that are to be said
 
 
 class EchoModel:
@@ -67,10 +69,22 @@ class EchoModel:
         self.truncated: list[int] = []  # what tests look at
 
     def init_state(self, slots: int) -> EchoState:
-        return EchoState(*(torch.zeros(slots, dtype=torch.long) for _ in range(5)))
+        counts = (torch.zeros(slots, dtype=torch.long) for _ in range(6))
+        return EchoState(*counts, torch.zeros(slots, 100, dtype=torch.long))
 
-    def prompt(self, state: EchoState, live_B: Tensor, ids_BT: Tensor) -> None:
-        return
+    def write(self, state: EchoState, slot: int, role: str, text: str) -> Iterator[None]:
+        if role == "system" and int(state.turns_B[slot]):
+            raise PartError("write: instructions come first")
+        for _ in text.split():
+            state.read_B[slot] += 1
+            yield
+
+    def say(self, state: EchoState, slot: int, text: str) -> None:
+        if len(text.encode()) > state.forced_BT.shape[1]:
+            raise PartError("say: too long")
+        state.speaking_B[slot] = 1
+        state.spoken_B[slot] = 0
+        state.forced_BT[slot, : len(text.encode())] = torch.tensor(list(text.encode()))
 
     def listen(self, state: EchoState, audio_BN: Tensor, live_B: Tensor) -> None:
         assert audio_BN.shape[1] == self.spec.input_samples
@@ -102,16 +116,17 @@ class EchoModel:
         return frame
 
     def _speak(self, state: EchoState, slot: int, frame: Frame) -> None:
-        if not self.heard(state, slot):
+        answer = bytes(state.forced_BT[slot][state.forced_BT[slot] > 0].tolist()) or self.config.answer.encode()
+        if not self.heard(state, slot) and not state.read_B[slot] and not state.forced_BT[slot].any():
             return
         step, full = int(state.spoken_B[slot]), self.spec.output_samples
-        ids = list(self.config.answer.encode())[step * self.config.omega : (step + 1) * self.config.omega]
+        ids = list(answer)[step * self.config.omega : (step + 1) * self.config.omega]
         tick, last = step - self.config.lead, self.config.lead + self.config.audio_ticks - 1
         samples = 0 if tick < 0 or step > last or not self.config.speak else full // 2 if step == last else full
         frame.audio_BN[slot, :samples] = self.vocoder(max(tick, 0) * full, samples)
         frame.samples_B[slot] = samples
         frame.ids_BT[slot, : len(ids)] = torch.tensor(ids)
-        frame.done_B[slot] = step >= last and (step + 1) * self.config.omega >= len(self.config.answer.encode())
+        frame.done_B[slot] = step >= last and (step + 1) * self.config.omega >= len(answer)
 
     def truncate(self, state: EchoState, live_B: Tensor, heard_ticks_B: Tensor) -> None:
         self.truncated += heard_ticks_B[live_B].tolist()
@@ -134,7 +149,7 @@ class EchoModel:
 
     @staticmethod
     def _hand_over(state: EchoState, live_B: Tensor) -> None:
-        for tensor in (state.speaking_B, state.heard_B, state.loud_B):
+        for tensor in (state.speaking_B, state.heard_B, state.loud_B, state.read_B, state.forced_BT):
             tensor[live_B] = 0
 
 

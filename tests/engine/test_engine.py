@@ -325,6 +325,90 @@ def test_speech_is_made_ahead_of_the_listener_but_not_far():
     )
 
 
+def test_what_was_written_is_read_in_pieces_between_which_others_speak():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=100)))
+    (talker, spoken_events), (reader, events) = driver.open(), driver.open()
+    talker.listen(tone(0.5))
+    talker.end_turn()
+    reader.write("user", "one two three four five six seven eight")
+    reader.answer()
+    driver.run(6 + 1 + 6)  # heard, ended, and a few steps
+    assert any(isinstance(event, Audio) for event in spoken_events) and not events
+    driver.run()
+    assert spoken(events)[0] == ANSWER and isinstance(events[-1], Done)
+
+
+def test_the_caller_may_decide_what_follows_a_turn():
+    driver, asked = Driver(), []
+
+    def decide(transcript: str) -> bool | str:
+        asked.append(transcript)
+        return [False, "It is noon.", True][len(asked) - 1]
+
+    session, events = driver.open(decide=decide)
+    texts = []
+    for _ in range(3):
+        del events[:]
+        session.listen(tone(0.5))
+        session.end_turn()
+        driver.run()
+        texts.append(spoken(events)[0])
+    assert texts == ["", "It is noon.", ANSWER] and all(text.startswith("sound for 7") for text in asked)
+
+
+def test_an_answer_that_waits_comes_when_it_is_asked_for():
+    driver = Driver()
+    session, events = driver.open(decide=lambda transcript: False)
+    session.listen(tone(0.5))
+    session.end_turn()
+    driver.run()
+    assert kinds(events) == ["Heard"]
+    session.say("By request.")
+    driver.run()
+    assert spoken(events)[0] == "By request." and isinstance(events[-1], Done)
+    del events[:]
+    session.listen(tone(0.5))
+    session.answer()  # which ends the turn too
+    driver.run()
+    assert spoken(events)[0] == ANSWER
+
+
+def test_a_turn_that_is_left_without_an_answer_makes_way_for_the_next():
+    driver = Driver()
+    session, events = driver.open(decide=lambda transcript: False)
+    for _ in range(2):
+        session.listen(tone(0.5))
+        session.end_turn()
+        driver.run()
+    assert [event.text[-6:] for event in events if isinstance(event, Heard) and event.final] == ["turn 1", "turn 2"]
+
+
+def test_text_out_of_the_blue_is_said():
+    driver = Driver()
+    session, events = driver.open(TURNS)
+    session.say("Your timer is over.")
+    driver.run()
+    assert spoken(events)[0] == "Your timer is over." and isinstance(events[-1], Done)
+    session.say("x" * 500)
+    driver.run()
+    assert isinstance(events[-1], Failed)
+
+
+def test_a_forgotten_conversation_begins_again_with_what_is_given():
+    driver = Driver(tiny_omni())
+    (first, events), (second, later) = driver.open(), driver.open()
+    driver.say(first, sounds(0.8, 1).numpy())
+    first.end_turn()
+    driver.run()
+    for session in (first, second):
+        session.forget(("system", "Be brief."), ("user", "one"), ("assistant", "two"))
+        session.listen(sounds(0.8, 2).numpy())
+        session.end_turn()
+    del events[:]
+    driver.run()
+    assert spoken(events)[0] == spoken(later)[0] != ""
+
+
 def test_the_thread_does_what_the_steps_do():
     import threading
 

@@ -9,9 +9,12 @@ import pytest
 import torch
 from tiny_omni import PROMPT, TICK, ask, listener, sounds, tiny_omni
 
+from duologue.codecs.text import Message
 from duologue.errors import PartError, ShapeError
 from duologue.models.llama_omni.adapter import EmbeddingScale, ReadoutAdapter, ReadoutConfig, embedding_scale
 from duologue.models.llama_omni.listening import SHORTEST, quietest
+
+ONE = torch.tensor([True])
 
 
 @pytest.fixture(autouse=True)
@@ -241,6 +244,72 @@ def test_a_turn_that_goes_on_after_its_end_is_as_if_it_had_not_ended(longest):
     assert got[:2] == want[:2] and want[1]
     torch.testing.assert_close(got[2], want[2], atol=2e-3, rtol=1e-3)
     assert torch.equal(state.cache.length_B, want_state.cache.length_B)
+
+
+def finish(model, state, slot: int = 0) -> str:
+    """Speaks to the end; the text."""
+    live_B, ids = torch.arange(len(state.phase_B)) == slot, []
+    while not (frame := model.speak(state, live_B)).done_B[slot]:
+        ids += [token for token in frame.ids_BT[slot].tolist() if token >= 0]
+    return model.text(ids)
+
+
+def test_a_written_question_is_answered_like_the_same_text_alone():
+    model = tiny_omni()
+    state, live_B = model.init_state(2), torch.tensor([False, True])
+    for _ in model.write(state, 1, "user", "how are you"):
+        pass
+    model.end_turn(state, live_B)
+    assert finish(model, state, 1) == model.answer_text("how are you") != ""
+
+
+def test_history_and_instructions_that_were_written_are_the_context():
+    model = tiny_omni()
+    state, spoken = model.init_state(1), model.init_state(1)
+    parts = (("system", "Be long. " * 20), ("user", "one"), ("assistant", "two"), ("user", "three"))
+    pieces = [len(list(model.write(state, 0, role, text))) for role, text in parts]
+    assert pieces[0] > 3  # a long text is read in pieces, between which others have their turn
+    want = model.codec.chat([Message(role, text) for role, text in parts], answer=False)[
+        : -len(model.codec.close_turn())
+    ]
+    hidden_BTD = model.llm(model.llm.embedding(torch.tensor([want])), cache := model.llm.init_state(1, 400), ONE)
+    torch.testing.assert_close(state.hidden_BD, hidden_BTD[:, -1], atol=1e-4, rtol=1e-4)
+    assert int(state.cache.length_B[0]) == int(cache.length_B[0]) == len(want)
+    with pytest.raises(PartError, match="come first"):
+        list(model.write(state, 0, "system", "Too late."))
+    with pytest.raises(PartError, match="'robot'"):
+        list(model.write(spoken, 0, "robot", "x"))
+
+
+def test_given_words_are_said_and_remembered_as_an_answer():
+    model = tiny_omni(longest_answer=12)
+    state, other = model.init_state(1), model.init_state(1)
+    for each in (state, other):
+        ask(model, each, 0, sounds(0.8, 1))
+    model.say(state, 0, "hello you")  # out of the blue, after an answer
+    assert finish(model, state) == "hello you"
+    assert int(state.units_B[0]) > 0
+    for _ in model.write(other, 0, "assistant", "hello you"):
+        pass
+    assert torch.equal(state.cache.length_B, other.cache.length_B)
+    length = int(state.cache.length_B[0])
+    keys, want_keys = (each.cache.k_BLHTD[:, :, :, :length] for each in (state, other))
+    torch.testing.assert_close(keys, want_keys, atol=1e-4, rtol=1e-4)
+    got, want = ask(model, state, 0, sounds(0.8, 2)), ask(model, other, 0, sounds(0.8, 2))
+    assert got[:2] == want[:2] and want[1]  # and its own words come again
+    with pytest.raises(PartError, match="at most 12 tokens at once, got 13"):
+        model.say(state, 0, "x" * 13)
+
+
+def test_instructions_that_were_written_stay_when_old_turns_go():
+    model = tiny_omni()
+    state = model.init_state(1)
+    for _ in model.write(state, 0, "system", "Speak like a pirate."):
+        pass
+    kept, keys = int(state.cache.length_B[0]), state.cache.k_BLHTD.clone()
+    for seed in range(12):
+        ask(model, state, 0, sounds(1.0, seed))
+    assert torch.equal(state.cache.k_BLHTD[0, :, :, :kept], keys[0, :, :, :kept])
 
 
 def test_parts_are_exchanged_only_for_parts_that_fit():

@@ -128,6 +128,8 @@ class Engine:
         if plan.listen:
             ticks = {session.slot: session.next_tick() for session in plan.listen}
             self._done(plan.listen, self.runner.listen(ticks), Session.listened)
+        for session in plan.write:
+            session.write_on()
         if plan.end:
             self._done(plan.end, self.runner.end_turn([session.slot for session in plan.end]), Session.turn_ended)
         speak = plan.listen if self.runner.spec.duplex else plan.speak

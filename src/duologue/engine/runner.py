@@ -7,7 +7,7 @@ conversation that it comes from.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,23 @@ class Runner:
             audio_BN[slot] = torch.from_numpy(np.array(tick, np.float32))
         return self._each(ticks, lambda live_B: self.model.listen(self._state, audio_BN, live_B))
 
-    def prompt(self, slot: int, ids: Sequence[int]) -> dict[int, Exception]:
-        """Adds text to the context of one slot."""
-        ids_BT = torch.full((self.slots, len(ids)), -1)
-        ids_BT[slot] = torch.tensor(ids)
-        return self._each([slot], lambda live_B: self.model.prompt(self._state, live_B, ids_BT))
+    def write(self, slot: int, work: Iterator[None]) -> tuple[bool, dict[int, Exception]]:
+        """One piece of the work of `StreamingModel.write`. Gives whether there is more of it."""
+        over = False
+
+        def piece(_: Tensor) -> None:
+            nonlocal over
+            over = next(work, True) is True
+
+        failed = self._each([slot], piece)
+        return not over and not failed, failed
+
+    def writing(self, slot: int, role: str, text: str) -> Iterator[None]:
+        """The work of adding text to the context of a slot, for `write`."""
+        return self.model.write(self._state, slot, role, text)
+
+    def say(self, slot: int, text: str) -> dict[int, Exception]:
+        return self._each([slot], lambda _: self.model.say(self._state, slot, text))
 
     def end_turn(self, slots: Iterable[int]) -> dict[int, Exception]:
         return self._each(slots, lambda live_B: self.model.end_turn(self._state, live_B))

@@ -16,8 +16,18 @@ class Candidate(Protocol):
         ...
 
     @property
-    def ending_since(self) -> float | None:
-        """The time since which the end of a turn waits to be heard."""
+    def can_write(self) -> bool:
+        """Text waits to be read."""
+        ...
+
+    @property
+    def can_end(self) -> bool:
+        """The end of a turn waits to be heard."""
+        ...
+
+    @property
+    def waiting_since(self) -> float:
+        """The time since which one of the two waits."""
         ...
 
     @property
@@ -35,15 +45,16 @@ ASession = TypeVar("ASession", bound=Candidate)
 
 @dataclass(frozen=True)
 class Plan(Generic[ASession]):
-    """One step: hears first, then ends turns, then speaks."""
+    """One step: hears first, then reads a piece of text or ends turns, then speaks."""
 
     listen: list[ASession]
+    write: list[ASession]
     end: list[ASession]
     speak: list[ASession]
 
     @property
     def empty(self) -> bool:
-        return not (self.listen or self.end or self.speak)
+        return not (self.listen or self.write or self.end or self.speak)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +63,11 @@ class SchedulerConfig:
 
     low: float = 0.5  # of speech ahead of the listener, below which a session comes first
     high: float = 4.0  # above which it waits, so that an interruption wastes little
-    patience: float = 0.15  # that the end of a turn waits for sessions which come first
+    patience: float = 0.15  # that text and ends of turns wait for sessions which come first
 
 
 class Scheduler(Generic[ASession]):
-    """Speech that would run dry comes first, then ends of turns, then speech ahead of time."""
+    """Speech that would run dry comes first, then ends of turns, then text that is read, then speech ahead of time."""
 
     def __init__(self, config: SchedulerConfig | None = None):
         self.config = config or SchedulerConfig()
@@ -66,8 +77,9 @@ class Scheduler(Generic[ASession]):
         listen = [session for session in sessions if session.can_listen]
         leads = [(session, session.lead(now)) for session in sessions if session.speaking]
         urgent = [session for session, lead in leads if lead < self.config.low]
-        ending = [session for session in sessions if session.ending_since is not None and not session.can_listen]
-        waited = max((now - (session.ending_since or now) for session in ending), default=0.0)
-        if ending and (not urgent or waited > self.config.patience):
-            return Plan(listen, ending, [])
-        return Plan(listen, [], urgent or [session for session, lead in leads if lead < self.config.high])
+        write = [session for session in sessions if session.can_write]
+        end = [session for session in sessions if session.can_end]
+        waited = max((now - session.waiting_since for session in [*write, *end]), default=0.0)
+        if (write or end) and (not urgent or waited > self.config.patience):
+            return Plan(listen, [] if end else write[:1], end, [])
+        return Plan(listen, [], [], urgent or [session for session, lead in leads if lead < self.config.high])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,10 @@ from duologue.streaming.turns import Turn, TurnConfig, TurnDetector
 if TYPE_CHECKING:
     from duologue.engine.engine import Engine
 
+Decide = Callable[[str], "bool | str"]
+"""What follows a turn of the user's that was transcribed so: True, an answer; False, nothing yet (`Session.answer` or
+`Session.say` will tell); a text, that text as the answer. On the engine's thread; it must not wait."""
+
 Sink = Callable[[Event], None]
 """Takes a session's events, on the engine's thread; it must not wait."""
 
@@ -45,6 +49,7 @@ class SessionConfig:
     """What one session may do."""
 
     turns: TurnConfig | None = None  # None: the user says when a turn ends
+    decide: Decide = field(default=lambda transcript: True)
     interrupts: bool = True  # whether speech over an answer cuts it short, where turns are found
     longest_question: float = 60.0  # seconds after which a turn ends by itself
     longest_answer: float = 300.0  # seconds of speech
@@ -58,6 +63,7 @@ _PREPARED = 0.5  # seconds of speech that are made of an answer while the user m
 class _Phase(Enum):
     HEARING = auto()  # the user has the floor, or nobody
     ENDING = auto()  # the turn is over (or seems so) and will be heard as a whole
+    ENDED = auto()  # it was heard; nothing is to be said yet
     ANSWERING = auto()  # ... and the loudspeaker may still be playing it when all is said
 
 
@@ -71,6 +77,9 @@ class Session:
         self._framer, self._windows = Framer(spec.input_samples), Framer(WINDOW)
         self._ticks: deque[np.ndarray] = deque()  # audio of the turn that waits to be heard
         self._waiting: deque[np.ndarray] = deque()  # windows that wait for the voice detector
+        self._writings: deque[tuple[str, str]] = deque()  # text that waits to be read
+        self._writing: Iterator[None] | None = None  # ... the one that is being read
+        self._waiting_since = 0.0
         self._posted = 0  # samples handed in that the engine's thread has not taken yet
         self._samples = 0  # taken since the session began
         self.vad: VadState = engine.voice.init_state(1)
@@ -98,8 +107,25 @@ class Session:
         self._engine.post(lambda: self._take(samples))
 
     def end_turn(self) -> None:
-        """The user has finished: answer."""
+        """The user has finished."""
         self._engine.post(self._end_by_hand)
+
+    def answer(self) -> None:
+        """Answers the turn that has ended, or what was written. Nothing happens while an answer is being made."""
+        self._engine.post(self._answer)
+
+    def say(self, text: str) -> None:
+        """Says a text as the answer to the turn that has ended, or out of the blue. Nothing happens while an answer is
+        being made."""
+        self._engine.post(lambda: self._answer(text))
+
+    def write(self, role: str, text: str) -> None:
+        """Adds text to the conversation, in order with what else is asked; see `StreamingModel.write`."""
+        self._engine.post(lambda: self._add_text(role, text))
+
+    def forget(self, *turns: tuple[str, str]) -> None:
+        """Forgets the conversation, and begins another with these (role, text)."""
+        self._engine.post(lambda: self._forget(turns))
 
     def stop(self, heard: float | None = None) -> None:
         """Cuts the answer short. `heard`: seconds that were heard of it; None: as many as can have been."""
@@ -108,10 +134,6 @@ class Session:
     def set_turns(self, config: TurnConfig | None) -> None:
         """Whether the engine finds the turns, from now on; a turn that has begun is forgotten."""
         self._engine.post(lambda: self._set_turns(config))
-
-    def reset(self) -> None:
-        """Forgets the whole conversation."""
-        self._engine.post(self._forget)
 
     def close(self) -> None:
         """Gives the place back. No event comes after the engine has taken this in."""
@@ -124,16 +146,27 @@ class Session:
         return self._slot
 
     @property
-    def can_listen(self) -> bool:
-        return bool(self._ticks) and (self._phase is _Phase.HEARING or self._before_end > 0)
+    def can_write(self) -> bool:
+        """Text waits to be read. It goes before audio that waits, and after an answer that is being made."""
+        return self._writing is not None or (bool(self._writings) and self._held is None and not self.speaking)
 
     @property
-    def ending_since(self) -> float | None:
-        return self._ended_at if self._phase is _Phase.ENDING and not self._before_end else None
+    def can_listen(self) -> bool:
+        return not self._reading and bool(self._ticks) and (self._phase is _Phase.HEARING or self._before_end > 0)
+
+    @property
+    def can_end(self) -> bool:
+        """The end of the turn waits to be heard."""
+        return self._phase is _Phase.ENDING and not self._before_end and not self._reading
+
+    @property
+    def waiting_since(self) -> float:
+        """The time since which text, or the end of the turn, waits."""
+        return self._waiting_since
 
     @property
     def speaking(self) -> bool:
-        if self._phase is not _Phase.ANSWERING or self._said_all:
+        if self._phase is not _Phase.ANSWERING or self._said_all or self._writing is not None:
             return False
         return self._held is None or self._made < _PREPARED
 
@@ -162,6 +195,7 @@ class Session:
         self._before_end = 0  # ticks that belong before the end of the turn
         self._ended_at = 0.0
         self._heard = ""
+        self._asked: bool | str | None = None  # the answer that was asked for before the turn was heard
         self._held: list[Event] | None = None  # events of an answer that is prepared while the user may yet go on
         self._clear_answer()
 
@@ -189,8 +223,9 @@ class Session:
             self._engine.report(self._engine.runner.truncate({self._slot: 0.0}))
         self._start_turn()
 
-    def _forget(self) -> None:
+    def _forget(self, turns: Sequence[tuple[str, str]] = ()) -> None:
         self._engine.runner.reset(self._slot)
+        self._writing, self._writings = None, deque(turns)
         self._start_turn()
         if self._detector is not None:
             self._detector.reset()
@@ -205,7 +240,9 @@ class Session:
 
     def _hear(self, samples: np.ndarray) -> None:
         """More audio of the turn; during an answer it is the next turn's."""
-        if self._phase is _Phase.ANSWERING and self._said_all and self._held is None:
+        if self._phase is _Phase.ENDED and self._held is None:  # that turn stays without an answer
+            self._stop(0.0)
+        elif self._audible and self._said_all:
             self._start_turn()
         self._question += len(samples)
         self._ticks.extend(tick.copy() for tick in self._framer.push(samples))
@@ -264,11 +301,11 @@ class Session:
         if self._phase is _Phase.HEARING:
             return self._close_turn()
         held, self._held = self._held or [], None
-        self._ended_at = self._engine.now()
+        self._ended_at = self._waiting_since = self._engine.now()
         self._framer.flush()  # the silence since the pause
         while len(self._ticks) > self._before_end:
             self._ticks.pop()
-        if self._phase is _Phase.ANSWERING:
+        if self._phase is not _Phase.ENDING:
             self._clock = self._timer()
             for event in held:
                 self._deliver(event)
@@ -284,11 +321,12 @@ class Session:
             self._detector.reset()
 
     def _close_turn(self) -> None:
-        self._phase, self._before_end, self._ended_at = _Phase.ENDING, len(self._ticks), self._engine.now()
+        self._phase, self._before_end = _Phase.ENDING, len(self._ticks)
+        self._ended_at = self._waiting_since = self._engine.now()
 
     def _go_on(self) -> None:
         """The turn was not over: what was prepared is undone."""
-        if self._phase is _Phase.ANSWERING:
+        if self._phase is not _Phase.ENDING:
             self._engine.report(self._engine.runner.resume([self._slot]))
         self._phase, self._before_end, self._held = _Phase.HEARING, 0, None
         self._clear_answer()
@@ -304,11 +342,52 @@ class Session:
         """A tick was heard."""
         self._note(final=False)
 
+    def _add_text(self, role: str, text: str) -> None:
+        self._writings.append((role, text))
+        self._waiting_since = self._engine.now()
+
+    def write_on(self) -> None:
+        """Reads one piece of what was written."""
+        runner = self._engine.runner
+        if self._phase is _Phase.ENDED:  # text belongs before the end of the turn
+            self._go_on()
+        elif self._said_all:
+            self._start_turn()
+        if self._writing is None:
+            self._writing = runner.writing(self._slot, *self._writings.popleft())
+        more, failed = runner.write(self._slot, self._writing)
+        if not more:
+            self._writing = None
+        self._engine.report(failed)
+
+    @property
+    def _reading(self) -> bool:
+        return self._writing is not None or bool(self._writings)
+
     def turn_ended(self) -> None:
         """The end of the turn was heard as a whole, and the answer can begin."""
-        self._phase = _Phase.ANSWERING
-        self._clock = self._timer()
+        self._phase, self._clock = _Phase.ENDED, self._timer()
         self._note(final=True)
+        reply = self._asked if self._asked is not None else self._config.decide(self._heard)
+        if reply is not False:
+            self._answer(None if reply is True else reply)
+
+    def _answer(self, text: str | None = None) -> None:
+        if self.speaking:
+            return
+        if self._said_all:
+            self._start_turn()
+        if self._phase in (_Phase.HEARING, _Phase.ENDING) or self._reading:  # once all is heard and read
+            if self._phase is _Phase.ENDED:
+                self._go_on()
+            self._asked = True if text is None else text
+            if self._phase is _Phase.HEARING:
+                self._end_by_hand()
+            return
+        if text is not None:
+            failed = self._engine.runner.say(self._slot, text)
+            self._engine.report(failed)
+        self._phase = _Phase.ANSWERING
 
     def _note(self, *, final: bool) -> None:
         before, self._heard = self._heard, self._engine.runner.transcript(self._slot)

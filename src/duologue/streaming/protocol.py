@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,8 +51,16 @@ class StreamingModel(Protocol):
 
     def init_state(self, slots: int) -> State: ...
 
-    def prompt(self, state: State, live_B: Tensor, ids_BT: Tensor) -> None:
-        """Adds text (instructions, history, tool results) to the context; ids padded with -1."""
+    def write(self, state: State, slot: int, role: str, text: str) -> Iterator[None]:
+        """Adds text to the context of one slot, in short pieces of work: to be exhausted before anything else is done
+        with the slot.
+
+        Args:
+            role: "system": instructions, before all else; "user": part of the user's turn, beside what is heard;
+                "assistant": an answer that was given.
+        Raises:
+            PartError: instructions where something was said already, or a role that the family does not know.
+        """
         ...
 
     def listen(self, state: State, audio_BN: Tensor, live_B: Tensor) -> None:
@@ -67,6 +76,15 @@ class StreamingModel(Protocol):
 
     def resume(self, state: State, live_B: Tensor) -> None:
         """Takes `end_turn` back, with whatever was answered: the user goes on with the same turn."""
+        ...
+
+    def say(self, state: State, slot: int, text: str) -> None:
+        """After `end_turn`: the answer is this text, spoken as if the model had thought of it. Nothing was heard or
+        written before? It is said all the same.
+
+        Raises:
+            PartError: it is longer than an answer may be; nothing is changed.
+        """
         ...
 
     def speak(self, state: State, live_B: Tensor) -> Frame:

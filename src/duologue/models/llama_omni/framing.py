@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from duologue.codecs.text import Message, TextCodec
@@ -16,6 +17,7 @@ class Framing:
     next_turn: tuple[int, ...]  # the end of an answer, and the beginning of the next question
     to_answer: tuple[int, ...]  # the end of a question, and the beginning of its answer
     stops: tuple[int, ...]  # each ends an answer; the first is what the speech decoder is shown as the end
+    instruct: Callable[[str], tuple[int, ...]] | None = None  # an `opening` with other instructions
 
     def __post_init__(self):
         if not self.opening or not self.to_answer or not self.stops:
@@ -25,9 +27,14 @@ class Framing:
     def chatml(codec: TextCodec, system: str) -> Framing:
         """ChatML, with instructions."""
         user = codec.open_turn("user")
+
+        def opening(instructions: str) -> tuple[int, ...]:
+            return (*codec.chat([Message("system", instructions)], answer=False), *user)
+
         return Framing(
-            opening=(*codec.chat([Message("system", system)], answer=False), *user),
+            opening=opening(system),
             next_turn=(*codec.close_turn(), *user),
             to_answer=(*codec.close_turn(), *codec.open_turn("assistant")),
             stops=codec.stops(),
+            instruct=opening,
         )

@@ -8,7 +8,7 @@ Source: Fang et al. 2024, arXiv:2409.06666.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from duologue.streaming.state import State, slots, write
 from duologue.vocoders.protocol import Vocoder
 
 IDLE, ANSWERING, TALKING, DONE = 0, 1, 2, 3  # phases of a slot: hears, writes and talks, only talks, has said all
+WRITTEN_AT_ONCE = 32  # tokens of text that are read in one piece of work
 TOKEN_SECONDS = 0.5  # of speech, more than a token ever takes on average: the room for an answer vocoded as a whole
 
 _TRAITS = {  # what a part must share with the one it replaces
@@ -50,6 +51,7 @@ class OmniState(State):
     ear: EarState
     cache: KVCache  # of the language model
     phase_B: Tensor
+    opening_B: Tensor  # positions of the instructions, which always stay
     turn_length_B: Tensor  # positions of the cache before this turn, to which an unanswered turn goes back
     question_length_B: Tensor  # positions before what the end of the turn read, to which a turn that goes on goes back
     answer_length_B: Tensor  # positions before the answer
@@ -66,6 +68,7 @@ class OmniState(State):
     said_B: Tensor  # samples taken in this answer
     units_B: Tensor  # units decoded in this answer
     token_units_BT: Tensor  # ... by the time each token had been written
+    forced_BT: Tensor  # tokens that the answer is to have, plus one; 0: the model's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +127,7 @@ class LlamaOmni:
             ear=self.ear.init_state(slots),
             cache=self.llm.init_state(slots, o.context),
             phase_B=zeros(),
+            opening_B=zeros(),
             turn_length_B=zeros(),
             question_length_B=zeros(),
             answer_length_B=zeros(),
@@ -140,12 +144,49 @@ class LlamaOmni:
             said_B=zeros(),
             units_B=zeros(),
             token_units_BT=zeros(o.longest_answer + o.flush_steps + 1),
+            forced_BT=zeros(o.longest_answer + 1),
         )
 
-    def prompt(self, state: OmniState, live_B: Tensor, ids_BT: Tensor) -> None:
-        """Adds text tokens, padded with -1, to the context of each live slot."""
-        self._begin(state, live_B)
-        self._read(state, live_B, self.llm.embedding(ids_BT.clamp(min=0)), (ids_BT >= 0).sum(1))
+    def write(self, state: OmniState, slot: int, role: str, text: str) -> Iterator[None]:
+        """See `streaming.protocol.StreamingModel.write`; a piece of work is `WRITTEN_AT_ONCE` tokens."""
+        live_B = torch.arange(len(state.phase_B)) == slot
+        if role == "system":
+            if self.framing.instruct is None or int(state.cache.length_B[slot]):
+                raise PartError("write: instructions come first in a conversation, and not every release takes them")
+            yield from self._write(state, live_B, self.framing.instruct(text))
+            state.opening_B[slot] = state.turn_length_B[slot] = state.cache.length_B[slot]
+        elif role in ("user", "assistant"):
+            self._begin(state, live_B)
+            answered = role == "assistant"
+            yield from self._write(state, live_B, (*self.framing.to_answer * answered, *self.codec.encode(text)))
+            if answered:
+                state.answer_length_B[slot], state.phase_B[slot] = state.cache.length_B[slot], DONE
+        else:
+            raise PartError(f"write: need the role system, user or assistant, got {role!r}")
+
+    def _write(self, state: OmniState, live_B: Tensor, ids: Sequence[int]) -> Iterator[None]:
+        for begin in range(0, len(ids), WRITTEN_AT_ONCE):
+            piece = torch.tensor([ids[begin : begin + WRITTEN_AT_ONCE]]).expand(len(live_B), -1)
+            self._make_room(state, live_B, piece.shape[1])
+            self._read(state, live_B, self.llm.embedding(piece))
+            yield
+
+    def say(self, state: OmniState, slot: int, text: str) -> None:
+        """See `streaming.protocol.StreamingModel.say`."""
+        ids, live_B = self.codec.encode(text), torch.arange(len(state.phase_B)) == slot
+        if len(ids) > self.options.longest_answer:
+            raise PartError(
+                f"say: at most {self.options.longest_answer} tokens at once, got {len(ids)}; "
+                "say one sentence after another"
+            )
+        if int(state.phase_B[slot]) != ANSWERING:
+            self._begin(state, live_B)
+            self._make_room(state, live_B, self._to_answer.shape[1])
+            self._read(state, live_B, self.llm.embedding(self._to_answer).expand(len(live_B), -1, -1))
+            state.answer_length_B[slot], state.phase_B[slot] = state.cache.length_B[slot], ANSWERING
+            self._clear_answer(state, live_B)
+        state.forced_BT[slot] = 0
+        state.forced_BT[slot, : len(ids) + 1] = torch.tensor([*ids, self.framing.stops[0]]) + 1
 
     def listen(self, state: OmniState, audio_BN: Tensor, live_B: Tensor) -> None:
         """Hears one tick. A slot that has said its answer begins the next turn."""
@@ -160,7 +201,7 @@ class LlamaOmni:
         self._begin(state, live_B)
         heard = self.ear.finish(state.ear, live_B, self.llm)
         self._make_room(state, live_B, int(heard.counts_B.max()) + self._to_answer.shape[1])
-        spoken_B = live_B & (state.ear.written_B + heard.counts_B > 0)
+        spoken_B = live_B & ((state.cache.length_B > state.turn_length_B) | (heard.counts_B > 0))
         state.question_length_B[live_B] = state.cache.length_B[live_B]
         tail_BTD = self.llm.embedding(self._to_answer).expand(len(live_B), -1, -1)
         counts_B = heard.counts_B + tail_BTD.shape[1]
@@ -302,6 +343,7 @@ class LlamaOmni:
                 self._make_room(state, begin_B, ids.shape[1])
                 self._read(state, begin_B, self.llm.embedding(ids).expand(len(live_B), -1, -1))
                 state.turn_length_B[begin_B] = state.cache.length_B[begin_B]
+                state.opening_B[begin_B & new_B] = ids.shape[1]
                 state.phase_B[begin_B] = IDLE
                 state.ear.reset(begin_B)
 
@@ -318,9 +360,9 @@ class LlamaOmni:
     def _make_room(self, state: OmniState, live_B: Tensor, more: int) -> None:
         """Drops the oldest turns of slots that could not hold `more` positions and an answer; instructions stay."""
         need = more + self.options.longest_answer + self.options.flush_steps + 16
-        kept, capacity = self._opening.shape[1], self.options.context
+        capacity = self.options.context
         for slot in (live_B & (state.cache.length_B + need > capacity)).nonzero()[:, 0].tolist():
-            length = int(state.cache.length_B[slot])
+            kept, length = int(state.opening_B[slot]), int(state.cache.length_B[slot])
             drop = min(length - kept, max(length + need - capacity, (capacity - kept) // 2))
             if drop <= 0:
                 raise ShapeError(
@@ -346,7 +388,7 @@ class LlamaOmni:
     def _clear_answer(self, state: OmniState, live_B: Tensor) -> None:
         for part in (state.speech, state.collapse, state.vocoder):
             part.reset(live_B)
-        for count_B in (state.written_B, state.waiting_B, state.ready_B, state.said_B, state.units_B):
+        for count_B in (state.written_B, state.waiting_B, state.ready_B, state.said_B, state.units_B, state.forced_BT):
             count_B[live_B] = 0
 
     def _think(self, state: OmniState, live_B: Tensor) -> Tensor:
@@ -354,6 +396,8 @@ class LlamaOmni:
         predicting_BD = state.hidden_BD.clone()
         ids_B = torch.zeros_like(state.phase_B)
         ids_B[live_B] = self.llm.logits(predicting_BD[live_B]).argmax(-1)
+        forced_B = state.forced_BT.gather(1, state.written_B.clamp(max=self.options.longest_answer)[:, None])[:, 0]
+        ids_B = torch.where(live_B & (forced_B > 0), forced_B - 1, ids_B)
         end_B = torch.isin(ids_B, torch.tensor(self.framing.stops)) | (state.written_B >= self.options.longest_answer)
         ids_B = torch.where(end_B, self.framing.stops[0], ids_B)
         token_B1D = self.llm.embedding(ids_B[:, None])
