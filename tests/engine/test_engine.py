@@ -335,6 +335,8 @@ def test_what_was_written_is_read_in_pieces_between_which_others_speak():
     driver.run(6 + 1 + 6)  # heard, ended, and a few steps
     assert any(isinstance(event, Audio) for event in spoken_events) and not events
     driver.run()
+    driver.time += 10.0
+    driver.run()
     assert spoken(events)[0] == ANSWER and isinstance(events[-1], Done)
 
 
