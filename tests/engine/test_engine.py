@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from fakes import ANSWER, EchoConfig, EchoModel, tone
+from loudness import Loudness
 from tiny_omni import sounds, tiny_omni
 
-from duologue.audio.vad import VadState
 from duologue.engine import Engine, Session, SessionConfig
 from duologue.errors import BusyError
 from duologue.streaming.events import (
@@ -26,16 +25,6 @@ from duologue.streaming.turns import TurnConfig
 
 RATE = 16_000
 TURNS = TurnConfig(end=0.5, pause=0.2)
-
-
-class Loudness:
-    """A voice detector without weights."""
-
-    def init_state(self, slots: int) -> VadState:
-        return VadState(*(torch.zeros(slots, 1) for _ in range(3)))
-
-    def __call__(self, window_BN: torch.Tensor, state: VadState) -> torch.Tensor:
-        return (window_BN.abs().amax(1) > 0.01).float()
 
 
 class Driver:

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -28,6 +28,16 @@ from duologue.streaming.events import Event
 from duologue.streaming.protocol import StreamingModel
 
 logger = logging.getLogger(__name__)
+
+
+class Watch(Protocol):
+    """Who counts what happens; see `server.metrics`. Nothing here may wait."""
+
+    def step(self, seconds: float) -> None: ...
+    def opened(self) -> None: ...
+    def refused(self) -> None: ...
+    def underrun(self) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 class Engine:
@@ -47,11 +57,13 @@ class Engine:
         slots: int = 8,
         voice: VoiceActivity | None = None,
         scheduler: SchedulerConfig | None = None,
+        watch: Watch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
         if model.spec.input_rate != SAMPLE_RATE:
             raise ServerError(f"engine: need a model that hears at {SAMPLE_RATE} Hz, got {model.spec.input_rate} Hz")
         self.runner, self.voice, self.now = Runner(model, slots), voice or VoiceActivity.load(), clock
+        self.watch = watch
         self._scheduler: Scheduler[Session] = Scheduler(scheduler)
         self._inbox: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -71,9 +83,19 @@ class Engine:
             self._thread.join()
 
     @property
+    def alive(self) -> bool:
+        """The engine's thread runs."""
+        return self._thread.is_alive()
+
+    @property
     def free(self) -> int:
         """Places left."""
         return len(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for the engine's thread."""
+        return self._inbox.qsize()
 
     def open(self, sink: Sink, config: SessionConfig | None = None) -> Session:
         """Begins a conversation.
@@ -83,9 +105,13 @@ class Engine:
         """
         with self._lock:
             if not self._free:
+                if self.watch:
+                    self.watch.refused()
                 raise BusyError(f"all {self.runner.slots} places are taken; come back when a conversation has ended")
             slot = self._free.pop()
         session = Session(self, slot, sink, config or SessionConfig())
+        if self.watch:
+            self.watch.opened()
         self.post(lambda: self._sessions.__setitem__(slot, session))
         return session
 
@@ -106,6 +132,8 @@ class Engine:
             self._free.append(session.slot)
 
     def deliver(self, session: Session, sink: Sink, event: Event) -> None:
+        if self.watch:
+            self.watch.event(event)
         try:
             sink(event)
         except Exception:
@@ -171,7 +199,10 @@ class Engine:
         busy = False
         while self._take_posts(wait=None if busy else 0.05):
             try:
+                begin = time.perf_counter()
                 busy = self.step()
+                if busy and self.watch:
+                    self.watch.step(time.perf_counter() - begin)
             except Exception:  # a bug; the conversations that can go on do
                 logger.exception("a step of the engine failed")
                 busy = False

@@ -51,12 +51,16 @@ class SessionConfig:
     turns: TurnConfig | None = None  # None: the user says when a turn ends
     decide: Decide = field(default=lambda transcript: True)
     interrupts: bool = True  # whether speech over an answer cuts it short, where turns are found
+    paced: bool = True  # the answer is listened to as it comes; False: it is wanted as fast as can be
     longest_question: float = 60.0  # seconds after which a turn ends by itself
     longest_answer: float = 300.0  # seconds of speech
     backlog: float = 30.0  # seconds of audio that may wait to be heard
     idle_steps: int = 2_000  # in a row without text or speech, after which an answer counts as stuck
 
 
+_BACKGROUND = (
+    2.0  # seconds of lead that stand for an answer which nobody is waiting to hear: never urgent, never enough
+)
 _PREPARED = 0.5  # seconds of speech that are made of an answer while the user may yet go on
 
 
@@ -174,6 +178,8 @@ class Session:
         """Seconds of speech made that cannot have been heard yet; -inf before the first."""
         if not self._made:
             return -math.inf
+        if not self._config.paced:
+            return _BACKGROUND
         return self._made - (now - self._playing_since if self._playing_since is not None else 0.0)
 
     def _heard_seconds(self) -> float:
@@ -404,6 +410,8 @@ class Session:
                 self._deliver(Text(self._text[len(before) :]))
         if len(step.samples):
             self._idle = 0
+            if self._config.paced and self._made and self.lead(self._engine.now()) < 0 and self._engine.watch:
+                self._engine.watch.underrun()
             self._made += len(step.samples) / self._output_rate
             self._deliver(Audio(step.samples))
         stuck = self._idle > self._config.idle_steps or self._made > self._config.longest_answer

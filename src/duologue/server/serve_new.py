@@ -1,0 +1,189 @@
+"""The server as one application: every protocol on one port, one engine behind them all.
+
+Every request passes the door (`_Door`) first: another site's page, a missing key, or one conversation too many for a
+key are turned away there, whatever the protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from duologue.audio.vad import VoiceActivity
+from duologue.engine import Engine
+from duologue.errors import ServerError
+from duologue.pipeline import Pipeline
+from duologue.server.http_api import HttpApi, HttpLimits, failure
+from duologue.server.metrics import Metrics
+from duologue.server.security import Keys, same_site
+
+_PAGE = Path(__file__).parent / "web" / "index.html"
+_OPEN = ("/", "/healthz", "/readyz")  # what anybody may see: there is nothing in it
+_LARGEST_FRAME = 21 * 2**20  # bytes of a WebSocket message: 15 MiB of audio in base64, and its JSON
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What a server allows."""
+
+    max_sessions: int = 8
+    per_key: int = 8  # conversations of one key at once
+    origins: tuple[str, ...] = ()  # of pages on other sites that may use the server
+    http: HttpLimits = field(default_factory=HttpLimits)
+
+    def __post_init__(self):
+        if self.max_sessions < 1 or self.per_key < 1:
+            raise ServerError(f"serve: need room for at least one conversation, got {self.max_sessions}")
+
+
+class _Door:
+    """Turns away who may not come in, before any endpoint sees them."""
+
+    def __init__(self, app: ASGIApp, *, keys: Keys, config: ServeConfig):
+        self.app, self.keys, self.config = app, keys, config
+        self._inside: Counter[str] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        connection = HTTPConnection(scope)
+        if not same_site(connection, self.config.origins):
+            return await self._refuse(scope, receive, send, "pages of other sites may not use this server", 403)
+        if scope["path"] in _OPEN:
+            return await self.app(scope, receive, send)
+        who = self.keys.who(connection)
+        if who is None:
+            return await self._refuse(scope, receive, send, "need a valid key: Authorization: Bearer ...", 401)
+        if self._inside[who] >= self.config.per_key and self.keys.needed:
+            return await self._refuse(scope, receive, send, "too many conversations with this key at once", 429)
+        scope.setdefault("state", {})["who"] = who
+        self._inside[who] += 1
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._inside[who] -= 1
+
+    @staticmethod
+    async def _refuse(scope: Scope, receive: Receive, send: Send, message: str, status: int) -> None:
+        if scope["type"] == "http":
+            return await failure(message, status=status, code="invalid_api_key" if status == 401 else None)(
+                scope, receive, send
+            )
+        # A WebSocket that is not accepted: say it with a status where the server can, else close it.
+        if "websocket.http.response" in scope.get("extensions", {}):
+            response = failure(message, status=status, code="invalid_api_key" if status == 401 else None)
+            return await response(scope, receive, send)
+        await send({"type": "websocket.close", "code": 1008, "reason": message})
+
+
+class Server:
+    """An engine and what is served from it."""
+
+    def __init__(self, pipeline: Pipeline, *, config: ServeConfig | None = None, keys: Keys | None = None):
+        self.pipeline, self.config, self.keys = pipeline, config or ServeConfig(), keys or Keys()
+        self.metrics = Metrics()
+        self.engine = Engine(
+            pipeline.model, slots=self.config.max_sessions, voice=VoiceActivity.load(), watch=self.metrics
+        )
+
+    def app(self, more: Sequence[BaseRoute] = ()) -> ASGIApp:
+        """The application. The engine runs while it does."""
+
+        @contextlib.asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            self.engine.start()
+            yield
+            self.engine.close()
+
+        routes = [
+            Route("/", self._page),
+            Route("/healthz", self._health),
+            Route("/readyz", self._ready),
+            Route("/metrics", self._metrics),
+            *HttpApi(self.engine, name=self.pipeline.name, limits=self.config.http).routes(),
+            *more,
+        ]
+        inner = Starlette(routes=routes, lifespan=lifespan)
+        return _Door(inner, keys=self.keys, config=self.config)
+
+    async def _page(self, request: Request) -> Response:
+        return FileResponse(_PAGE, headers={"cache-control": "no-cache", "x-content-type-options": "nosniff"})
+
+    async def _health(self, request: Request) -> Response:
+        alive = self.engine.alive
+        return JSONResponse({"alive": alive}, status_code=200 if alive else 503)
+
+    async def _ready(self, request: Request) -> Response:
+        free = self.engine.free if self.engine.alive else 0
+        about = {"model": self.pipeline.name, "places": self.config.max_sessions, "free": free}
+        return JSONResponse(about, status_code=200 if self.engine.alive else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        return PlainTextResponse(self.metrics.text(self.engine), media_type="text/plain; version=0.0.4")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Takes the port, so that a taken one is known before the model is loaded.
+
+    Raises:
+        ServerError: it cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        taken = socket.socket(family, kind, protocol)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(address)
+        taken.listen(100)  # early visitors wait until the model is there
+    except OSError as error:
+        raise ServerError(
+            f"cannot listen on {host}:{port} ({error.strerror or error}); choose another with --port or --host"
+        ) from error
+    return taken
+
+
+def serve(
+    server: Server,
+    listener: socket.socket,
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> None:
+    """Serves until interrupted.
+
+    Args:
+        listener: a bound socket, from `bind`.
+        certificate, key: PEM files, for https: a browser gives the microphone only to https or to localhost.
+    Raises:
+        ServerError: the certificate and its key cannot be used.
+    """
+    import uvicorn
+
+    settings = uvicorn.Config(
+        server.app(),
+        log_level="warning",
+        ws_max_size=_LARGEST_FRAME,
+        ws_max_queue=8,
+        ws_ping_interval=20.0,
+        ws_ping_timeout=20.0,
+        timeout_keep_alive=20,
+        h11_max_incomplete_event_size=2**16,
+        timeout_graceful_shutdown=2,
+        ssl_certfile=certificate,
+        ssl_keyfile=str(key) if key else None,
+    )
+    try:
+        settings.load()
+    except (OSError, ValueError) as error:  # ssl's errors are OSErrors
+        raise ServerError(f"{certificate}: not a certificate with its key, in PEM ({error})") from error
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down in order before it passes this on
+        uvicorn.Server(settings).run(sockets=[listener])

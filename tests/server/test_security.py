@@ -1,0 +1,85 @@
+"""Who may come in."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+from serving import all_free, served
+
+from duologue.errors import ServerError
+from duologue.server.security import Keys, check_reach, read_keys
+
+KEY, OTHER = "a-key-of-some-length", "another-key-that-is-long"
+
+
+def test_keys_are_read_from_a_file_and_weak_ones_refused(tmp_path):
+    file = tmp_path / "keys"
+    file.write_text(f"# of the lab\n{KEY}\n\n{OTHER}  \n")
+    assert read_keys(file) == [KEY, OTHER]
+    for text in ("", "# nothing\n", "short\n"):
+        file.write_text(text)
+        with pytest.raises(ServerError, match="at least one key, each of 16"):
+            read_keys(file)
+    with pytest.raises(ServerError, match="cannot read"):
+        read_keys(tmp_path / "none")
+
+
+def test_a_secret_opens_until_it_ends_and_counts_as_the_key_that_made_it():
+    now = [1000.0]
+    keys = Keys([KEY, OTHER], clock=lambda: now[0])
+    assert keys.holder(OTHER) == "key 2" and keys.holder("wrong") is None and keys.holder(None) is None
+    secret, end = keys.issue(60, by="key 2")
+    assert end == 1060 and keys.holder(secret) == "key 2"
+    now[0] = 1061.0
+    assert keys.holder(secret) is None
+    assert Keys().holder(None) == "anybody"
+
+
+@pytest.mark.parametrize(
+    "host,keys,insecure,refused",
+    [
+        ("127.0.0.1", (), False, False),
+        ("localhost", (), False, False),
+        ("::1", (), False, False),
+        ("0.0.0.0", (), False, True),
+        ("192.168.0.4", (), False, True),
+        ("0.0.0.0", (KEY,), False, False),
+        ("0.0.0.0", (), True, False),
+    ],
+)
+def test_off_loopback_a_key_is_wanted(host, keys, insecure, refused):
+    if refused:
+        with pytest.raises(ServerError, match="--api-key-file"):
+            check_reach(host, Keys(keys), insecure=insecure)
+    else:
+        check_reach(host, Keys(keys), insecure=insecure)
+
+
+def test_without_the_key_only_the_page_and_the_health_are_seen():
+    with served(keys=[KEY]) as (address, _), httpx.Client(base_url=f"http://{address}") as client:
+        for path in ("/", "/healthz", "/readyz"):
+            assert client.get(path).status_code == 200
+        for path in ("/metrics", "/v1/models"):
+            refused = client.get(path)
+            assert refused.status_code == 401 and refused.json()["error"]["code"] == "invalid_api_key"
+            assert client.get(path, headers={"authorization": f"Bearer {KEY}x"}).status_code == 401
+            assert client.get(path, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"origin": "https://evil.example"}, {"host": "evil.example"}, {"origin": "null"}],
+    ids=["another site", "a rebound name", "no site"],
+)
+def test_pages_of_other_sites_may_not_use_the_server(headers):
+    with served() as (address, server):
+        refused = httpx.get(f"http://{address}/v1/models", headers=headers)
+        assert refused.status_code == 403 and "other sites" in refused.json()["error"]["message"]
+        own = httpx.get(f"http://{address}/v1/models", headers={"origin": f"http://{address}"})
+        assert own.status_code == 200 and all_free(server)
+
+
+def test_a_site_that_was_allowed_may():
+    with served(origins=("https://good.example",)) as (address, _):
+        found = httpx.get(f"http://{address}/v1/models", headers={"origin": "https://good.example"})
+        assert found.status_code == 200
