@@ -136,6 +136,11 @@ class EchoModel:
         loud = int(state.loud_B[slot])
         return f"sound for {loud} ticks in turn {max(1, int(state.turns_B[slot]))}" if loud else ""
 
+    def overhear(self, audio_N: Tensor) -> str:
+        """A loud tone is words, a soft one is a sign of listening."""
+        peak = float(audio_N.abs().max())
+        return "stop now please" if peak > 0.2 else "uh-huh" if peak > 0.01 else ""
+
     def text(self, ids: list[int]) -> str:
         return bytes(ids).decode("utf-8", errors="ignore")
 

@@ -17,11 +17,13 @@ from duologue.streaming.events import (
     Failed,
     Heard,
     Interrupted,
+    Paused,
+    Resumed,
     SpeechStarted,
     SpeechStopped,
     Text,
 )
-from duologue.streaming.turns import TurnConfig
+from duologue.streaming.turns import OverlapConfig, TurnConfig
 
 RATE = 16_000
 TURNS = TurnConfig(end=0.5, pause=0.2)
@@ -129,6 +131,59 @@ def test_an_answer_that_is_all_made_but_still_playing_is_cut_short_too():
     assert isinstance(events[-1], Done)
     driver.say(session, tone(0.4))
     assert [int(event.heard / 0.08) for event in events if isinstance(event, Interrupted)] == model.truncated != []
+
+
+@pytest.mark.parametrize("level,seconds", [(0.1, 0.4), (0.1, 0.9), (0.02, 0.3)], ids=["word", "long", "soft"])
+def test_a_sign_of_listening_only_makes_the_answer_stand_still(level, seconds):
+    driver = Driver(model := EchoModel(EchoConfig(audio_ticks=100)))
+    session, events = driver.open(TURNS, overlap=OverlapConfig())
+    driver.say(session, tone(1.0), silence(1.6))
+    count = len(events)
+    driver.say(session, tone(seconds, level=level), silence(0.6))
+    assert [type(event) for event in events[count:] if not isinstance(event, Audio)] == [Paused, Resumed]
+    driver.time += 20.0
+    driver.run()
+    assert isinstance(events[-1], Done) and not model.truncated
+    text, audio = spoken(events)
+    assert text == ANSWER and len(audio) == 99.5 * 1_920  # nothing of it is lost
+
+
+def test_the_time_of_standing_still_does_not_count_as_heard():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=100)))
+    session, events = driver.open(TURNS, overlap=OverlapConfig())
+    driver.say(session, tone(1.0), silence(1.6), tone(0.4, level=0.1), silence(0.6))
+    paused = next(event for event in events if isinstance(event, Paused))
+    driver.say(session, silence(0.5), tone(0.9))
+    cut = next(event for event in events if isinstance(event, Interrupted))
+    resumed_for = 0.6 - 0.25 + 0.5 + 0.1  # of silence after the word was over, and a little of the speech
+    assert cut.heard == pytest.approx(paused.heard + resumed_for, abs=0.15)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.9, 2.0])
+def test_words_over_an_answer_stop_it_and_begin_the_next_turn(seconds):
+    driver = Driver(model := EchoModel(EchoConfig(audio_ticks=100)))
+    session, events = driver.open(TURNS, overlap=OverlapConfig())
+    driver.say(session, tone(1.0), silence(1.6))
+    count = len(events)
+    driver.say(session, tone(seconds), silence(0.9))
+    driver.run()
+    others = [event for event in events[count:] if not isinstance(event, (Audio, Text))]
+    assert [type(event) for event in others][:3] == [Paused, Interrupted, SpeechStarted]
+    assert others[1].heard == others[0].heard and model.truncated
+    final = next(event for event in others if isinstance(event, Heard) and event.final)
+    assert int(final.text.split()[2]) >= seconds / 0.08 - 1  # all that was said is in the turn
+    assert final.text.endswith("turn 2") and isinstance(others[-1], (Done, Heard))
+
+
+def test_a_long_noise_without_words_does_not_stop_an_answer():
+    class Deaf(EchoModel):
+        def overhear(self, audio_N):
+            return ""
+
+    driver = Driver(model := Deaf(EchoConfig(audio_ticks=100)))
+    session, events = driver.open(TURNS, overlap=OverlapConfig())
+    driver.say(session, tone(1.0), silence(1.6), tone(2.0), silence(0.6))
+    assert [type(event) for event in events].count(Paused) == 1 and not model.truncated
 
 
 def test_after_the_answer_has_been_heard_nothing_is_cut():

@@ -98,6 +98,15 @@ class Runner:
         failed = self._each(slots, step)
         return found, failed
 
+    def overhear(self, audio_N: np.ndarray) -> str:
+        """The words in a piece of audio apart from any conversation; none where the model fails."""
+        with torch.inference_mode():
+            try:
+                return self.model.overhear(torch.from_numpy(audio_N)).strip()
+            except Exception as error:
+                logger.warning("overhearing failed: %s", error)
+                return ""
+
     def transcript(self, slot: int) -> str:
         """What was heard in the turn of a slot."""
         with torch.inference_mode():

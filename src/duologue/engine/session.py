@@ -27,11 +27,13 @@ from duologue.streaming.events import (
     Heard,
     Interrupted,
     Metrics,
+    Paused,
+    Resumed,
     SpeechStarted,
     SpeechStopped,
     Text,
 )
-from duologue.streaming.turns import Turn, TurnConfig, TurnDetector
+from duologue.streaming.turns import OverlapConfig, Turn, TurnConfig, TurnDetector, is_backchannel
 
 if TYPE_CHECKING:
     from duologue.engine.engine import Engine
@@ -51,6 +53,7 @@ class SessionConfig:
     turns: TurnConfig | None = None  # None: the user says when a turn ends
     decide: Decide = field(default=lambda transcript: True)
     interrupts: bool = True  # whether speech over an answer cuts it short, where turns are found
+    overlap: OverlapConfig | None = None  # how it is found out what speech over an answer means; None: it interrupts
     paced: bool = True  # the answer is listened to as it comes; False: it is wanted as fast as can be
     longest_question: float = 60.0  # seconds after which a turn ends by itself
     longest_answer: float = 300.0  # seconds of speech
@@ -69,6 +72,16 @@ class _Phase(Enum):
     ENDING = auto()  # the turn is over (or seems so) and will be heard as a whole
     ENDED = auto()  # it was heard; nothing is to be said yet
     ANSWERING = auto()  # ... and the loudspeaker may still be playing it when all is said
+
+
+@dataclass
+class _Overlap:
+    """Speech over an answer of which it is not known yet what it means."""
+
+    windows: list[np.ndarray]
+    paused_at: float  # when the answer was made to stand still
+    at: float  # seconds of the session's audio before `windows`
+    judged: bool = False  # heard once already, as too little to tell
 
 
 class Session:
@@ -180,12 +193,17 @@ class Session:
             return -math.inf
         if not self._config.paced:
             return _BACKGROUND
-        return self._made - (now - self._playing_since if self._playing_since is not None else 0.0)
+        return self._made - self._played(now)
+
+    def _played(self, now: float) -> float:
+        """Seconds since the answer began to play, the time left out in which it stands still."""
+        if self._playing_since is None:
+            return 0.0
+        return (self._overlap.paused_at if self._overlap else now) - self._playing_since
 
     def _heard_seconds(self) -> float:
         """Seconds of the answer that can have been heard, by the engine's clock."""
-        since = self._playing_since
-        return 0.0 if since is None else min(self._made, self._engine.now() - since)
+        return min(self._made, self._played(self._engine.now()))
 
     # -- on the engine's thread: audio and turns ----------------------------------------------------------------------
 
@@ -213,6 +231,7 @@ class Session:
         self._made = 0.0
         self._playing_since: float | None = None
         self._said_all = False
+        self._overlap: _Overlap | None = None
         self._idle = 0
 
     def _set_turns(self, config: TurnConfig | None) -> None:
@@ -268,6 +287,9 @@ class Session:
         assert self._detector is not None
         window, at = self._waiting.popleft(), (self._samples - len(self._waiting) * WINDOW) / self._input_rate
         turn = self._detector.step(probability)
+        if self._overlap is not None:
+            self._overlap.windows.append(window)
+            return self._judge(self._overlap, self._detector, self._config.overlap or OverlapConfig())
         if turn is Turn.BEGAN:
             self._began(window, at)
         elif (self._detector.speaking or turn is Turn.ENDED) and not self._audible:
@@ -290,15 +312,41 @@ class Session:
         return self._phase is _Phase.ANSWERING and self._held is None
 
     def _began(self, window: np.ndarray, at: float) -> None:
+        windows = [*self._recent, window]
+        self._recent.clear()
+        begin = max(0.0, at - len(windows) * WINDOW / self._input_rate)
         if self._audible and self.lead(self._engine.now()) > 0:
             if not self._config.interrupts:
                 return
+            self._overlap = _Overlap(windows, self._engine.now(), begin)
+            if self._config.overlap is None:
+                return self._stop(None)
+            return self._emit(Paused(self._heard_seconds()))
+        self._speech_started(begin, windows)
+
+    def _speech_started(self, at: float, windows: list[np.ndarray]) -> None:
+        self._emit(SpeechStarted(at))
+        for window in windows:
+            self._hear(window)
+
+    def _judge(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig) -> None:
+        """Goes on with the answer where what was said over it asks for nothing, and stops it where it does."""
+        over, lasted = detector.silence >= config.silence, len(overlap.windows) * detector.window - detector.silence
+        lasted -= detector.config.before  # the windows before the speech
+        long = lasted >= config.longest
+        if not (over or long or (lasted >= config.enough and not overlap.judged)):
+            return
+        overlap.judged = True
+        words = self._engine.runner.overhear(np.concatenate(overlap.windows))
+        if words and (long or not is_backchannel(words)):
             self._stop(None)
-        turn = [*self._recent, window]
-        self._recent.clear()
-        self._emit(SpeechStarted(max(0.0, at - sum(map(len, turn)) / self._input_rate)))
-        for each in turn:
-            self._hear(each)
+        elif over or long:  # a sign of listening, or a noise that sounds like speech
+            if self._playing_since is not None:
+                self._playing_since += self._engine.now() - overlap.paused_at
+            self._overlap = None
+            self._emit(Resumed())
+            if over:
+                detector.reset()
 
     def _ended(self, at: float) -> None:
         if self._audible:
@@ -455,10 +503,13 @@ class Session:
         if self._phase is _Phase.HEARING:
             return
         heard, audible = self._heard_seconds() if heard is None else max(0.0, heard), self._audible
+        overlap = self._overlap
         self._engine.report(self._engine.runner.truncate({self._slot: heard}))
         self._start_turn()
         if audible:
             self._emit(Interrupted(heard))
+        if overlap is not None:  # what was said over the answer begins the next turn
+            self._speech_started(overlap.at, overlap.windows)
 
     def fail(self, message: str) -> None:
         """The session is over."""

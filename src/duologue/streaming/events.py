@@ -73,6 +73,19 @@ class SpeechStopped:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Somebody speaks over the answer: it is to stand still, after so many seconds of it were heard, until `Resumed` or
+    `Interrupted`."""
+
+    heard: float
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What was said was not meant to interrupt: the answer goes on where it stood."""
+
+
+@dataclass(frozen=True)
 class Interrupted:
     """The answer was cut short, after so many seconds of it were heard; the model has forgotten the rest."""
 
@@ -86,7 +99,7 @@ class Failed:
     message: str
 
 
-Event = Heard | Text | Audio | Done | SpeechStarted | SpeechStopped | Interrupted | Failed
+Event = Heard | Text | Audio | Done | SpeechStarted | SpeechStopped | Paused | Resumed | Interrupted | Failed
 
 
 class Clock:

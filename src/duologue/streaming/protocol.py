@@ -99,6 +99,10 @@ class StreamingModel(Protocol):
         """What the model believes was said in this turn, as text; empty when it heard no speech, or writes no text."""
         ...
 
+    def overhear(self, audio_N: Tensor) -> str:
+        """The words in a short piece of audio at input_rate, apart from any conversation."""
+        ...
+
     def text(self, ids: list[int]) -> str:
         """The text of some `Frame.ids_BT`, as far as it is whole characters."""
         ...

@@ -5,6 +5,7 @@ Nothing here knows audio, models or clocks: time is counted in windows.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -28,6 +29,33 @@ class TurnConfig:
             raise ConfigError(f"TurnConfig: threshold must lie between 0 and 1, got {self.threshold}")
         if min(self.start, self.before, self.pause, self.end, self.end_complete, self.end_incomplete) < 0:
             raise ConfigError(f"TurnConfig: seconds cannot be negative, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverlapConfig:
+    """What speech over an answer does to it. The answer pauses at once; whether it was meant is found out meanwhile."""
+
+    silence: float = 0.25  # seconds after which short speech is over and judged
+    enough: float = 0.6  # seconds of speech that are judged while they go on
+    longest: float = 1.2  # seconds of speech that are meant, whatever they say
+
+    def __post_init__(self):
+        if self.silence <= 0 or not 0 < self.enough <= self.longest:
+            raise ConfigError(f"OverlapConfig: need 0 < silence and 0 < enough <= longest, got {self}")
+
+
+_SIGNS = """
+uh huh uhhuh mhm mm hmm hm mmhmm ah oh aha yeah yes yep yup ok okay right sure i see wow really great good nice cool
+gotcha exactly absolutely indeed true fine alright all so um er well thanks
+"""
+BACKCHANNELS = frozenset(_SIGNS.split())
+"""Words that people say while they listen. A few of them in a row ask for nothing."""
+
+
+def is_backchannel(text: str, *, most: int = 3) -> bool:
+    """Whether these words, said over an answer, leave it to go on: none at all, or a few signs of listening."""
+    words = re.findall(r"[a-z']+", text.lower())
+    return len(words) <= most and all(word in BACKCHANNELS for word in words)
 
 
 class Turn(Enum):
@@ -79,6 +107,11 @@ class TurnDetector:
             self.paused = True
             return Turn.PAUSED
         return None
+
+    @property
+    def silence(self) -> float:
+        """Seconds of silence up to now."""
+        return self._silence * self.window
 
     def _end(self) -> float:
         if self.complete is None:

@@ -287,6 +287,14 @@ class Ear:
         self._keep_draft(state, part)
         return part
 
+    def overhear(self, audio_N: Tensor, llm: Transformer) -> str:
+        """The words in a piece of audio that belongs to no turn."""
+        state, live_B = self.init_state(1), torch.tensor([True])
+        state.audio_BN[0, : len(audio_N)] = audio_N[: self.capacity]
+        state.samples_B[0] = min(len(audio_N), self.capacity)
+        self._keep_draft(state, self._hear(state, live_B, state.samples_B, llm, hasty=True))
+        return self.text(state, 0)
+
     def text(self, state: EarState, slot: int) -> str:
         """The transcript of the turn so far."""
         pieces = state.pieces_BT[slot, : int(state.kept_B[slot])].tolist() + state.draft_BT[slot].tolist()

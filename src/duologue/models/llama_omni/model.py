@@ -263,6 +263,10 @@ class LlamaOmni:
         """What the listener has written in this turn."""
         return self.ear.text(state.ear, slot)
 
+    def overhear(self, audio_N: Tensor) -> str:
+        """See `streaming.protocol.StreamingModel.overhear`."""
+        return self.ear.overhear(audio_N, self.llm)
+
     def text(self, ids: list[int]) -> str:
         """The text of answer tokens; a character that is not whole yet is left out."""
         return self.codec.decode(ids).rstrip("\ufffd")
