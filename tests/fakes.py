@@ -31,6 +31,7 @@ class EchoConfig:
     lead: int = 2  # steps of text before the first sound
     audio_ticks: int = 8  # ticks of speech, of which the last is half full
     speak: bool = True
+    complete: float | None = None
 
 
 class Tone(nn.Module):
@@ -135,6 +136,9 @@ class EchoModel:
     def heard(self, state: EchoState, slot: int) -> str:
         loud = int(state.loud_B[slot])
         return f"sound for {loud} ticks in turn {max(1, int(state.turns_B[slot]))}" if loud else ""
+
+    def complete(self, state: EchoState, slot: int) -> float | None:
+        return self.config.complete
 
     def overhear(self, audio_N: Tensor) -> str:
         """A loud tone is words, a soft one is a sign of listening."""

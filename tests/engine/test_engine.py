@@ -101,6 +101,15 @@ def test_the_engine_finds_the_turns_and_prepares_the_answer_in_the_pause():
     assert next(e for e in events if isinstance(e, Done)).metrics.first_audio_ms == 0.0
 
 
+@pytest.mark.parametrize("complete,seconds", [(0.9, 0.3), (0.1, 1.2), (None, 0.5)])
+def test_how_complete_a_turn_sounds_decides_how_long_a_silence_ends_it(complete, seconds):
+    driver = Driver(EchoModel(EchoConfig(complete=complete)))
+    session, events = driver.open(TurnConfig(pause=0.2, end=0.5, end_complete=0.3, end_incomplete=1.2))
+    driver.say(session, tone(1.0), silence(2.0), each=0.032)
+    stopped = next(event for event in events if isinstance(event, SpeechStopped))
+    assert stopped.at == pytest.approx(1.0 + seconds, abs=0.07)
+
+
 def test_who_goes_on_after_a_pause_is_heard_as_one_turn():
     driver = Driver()
     session, events = driver.open(TURNS)
@@ -472,3 +481,61 @@ def test_the_thread_does_what_the_steps_do():
     assert over.wait(30)
     engine.close()
     assert spoken(events)[0] == ANSWER
+
+
+def test_who_may_not_interrupt_is_answered_next():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=100)))
+    session, events = driver.open(TURNS, interrupts=False)
+    driver.say(session, tone(1.0), silence(1.0), tone(0.5), silence(1.0))
+    assert kinds(events)[-1] == "Audio" and "SpeechStopped" in kinds(events)[-4:]
+    for _ in range(2):
+        driver.time += 10.0
+        driver.run()
+    order = [name for name in kinds(events) if name not in ("Text", "Audio", "Heard")]
+    assert order == ["SpeechStarted", "SpeechStopped", "SpeechStarted", "SpeechStopped", "Done", "Done"]
+
+
+def test_a_turn_behind_an_answer_that_is_stopped_is_not_lost():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=100)))
+    session, events = driver.open(TURNS, interrupts=False)
+    driver.say(session, tone(1.0), silence(1.0), tone(0.5), silence(1.0))
+    session.stop(0.5)
+    driver.run()
+    after = events[events.index(Interrupted(0.5)) :]
+    assert kinds(after)[1:4] == ["Heard", "Text", "Audio"] and after[1].text.endswith("in turn 2")
+
+
+def test_an_answer_is_cut_short_before_its_first_sound():
+    driver = Driver(EchoModel(EchoConfig(lead=50)))
+    session, events = driver.open(TURNS)
+    driver.say(session, tone(1.0), silence(0.6), steps=1)
+    driver.say(session, tone(0.5), steps=1)
+    assert not any(isinstance(event, Audio) for event in events)
+    assert any(isinstance(event, Interrupted) for event in events) and "SpeechStarted" in kinds(events)[3:]
+    driver.say(session, silence(0.7))
+    driver.run()
+    assert spoken(events)[0].endswith(ANSWER) and isinstance(events[-1], Done)
+
+
+def test_who_decides_knows_before_those_who_are_told():
+    driver, order = Driver(), []
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Heard) and event.final:
+            order.append("told")
+
+    session = driver.engine.open(sink, SessionConfig(decide=lambda transcript: order.append("decided") or False))
+    session.listen(tone(0.5))
+    session.end_turn()
+    driver.run()
+    assert order == ["decided", "told"]
+
+
+def test_a_rush_of_audio_is_looked_at_piece_by_piece():
+    driver = Driver()
+    session, events = driver.open(TURNS)
+    session.listen(np.concatenate([silence(20), tone(1.0), silence(1.0)]))
+    driver.run(5)
+    assert not events
+    driver.run()
+    assert kinds(events)[-1] == "Done"

@@ -29,6 +29,8 @@ from duologue.streaming.protocol import StreamingModel
 
 logger = logging.getLogger(__name__)
 
+_WINDOWS = 32  # of each session that are looked at in one step: a second
+
 
 class Watch(Protocol):
     """Who counts what happens; see `server.metrics`. Nothing here may wait."""
@@ -151,7 +153,7 @@ class Engine:
 
     def step(self) -> bool:
         """Does what is to be done now. Returns whether there was anything."""
-        self._find_turns()
+        waiting = self._find_turns()
         plan = self._scheduler.plan(self._sessions.values(), self.now())
         if plan.listen:
             ticks = {session.slot: session.next_tick() for session in plan.listen}
@@ -165,7 +167,7 @@ class Engine:
         if speak:
             spoken, failed = self.runner.speak([session.slot for session in speak])
             self._done(speak, failed, lambda session: session.spoke(spoken[session.slot]))
-        return not plan.empty
+        return waiting or not plan.empty
 
     def _done(self, sessions: list[Session], failed: dict[int, Exception], then: Callable[[Session], None]) -> None:
         self.report(failed)
@@ -173,16 +175,18 @@ class Engine:
             if session.slot not in failed and not session.closed:
                 then(session)
 
-    def _find_turns(self) -> None:
-        while True:
+    def _find_turns(self) -> bool:
+        """Looks at what was heard. Returns whether there is more: who sends faster than real time waits."""
+        for _ in range(_WINDOWS):
             waiting = [(s, window) for s in self._sessions.values() if (window := s.next_window()) is not None]
             if not waiting:
-                return
+                return False
             with torch.inference_mode():
                 states = [session.vad for session, _ in waiting]
                 probabilities = together(self.voice, [window for _, window in waiting], states)
             for (session, _), probability in zip(waiting, probabilities, strict=True):
                 session.take_window(probability)
+        return True
 
     def _take_posts(self, *, wait: float | None) -> bool:
         """Does what was posted. Returns whether the engine goes on."""

@@ -98,6 +98,11 @@ class Runner:
         failed = self._each(slots, step)
         return found, failed
 
+    def complete(self, slot: int) -> float | None:
+        """How complete the turn sounds that was just ended in a slot; None: not known."""
+        with torch.inference_mode():
+            return self.model.complete(self._state, slot)
+
     def overhear(self, audio_N: np.ndarray) -> str:
         """The words in a piece of audio apart from any conversation; none where the model fails."""
         with torch.inference_mode():

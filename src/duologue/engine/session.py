@@ -104,7 +104,7 @@ class Session:
         self._duplex = spec.duplex
         self._clock: Clock | None = None
         self._start_turn()
-        self._set_turns(None if spec.duplex else config.turns)
+        self._set_turns(None if spec.duplex else config.turns, config.interrupts)
 
     # -- for any thread -----------------------------------------------------------------------------------------------
 
@@ -148,9 +148,10 @@ class Session:
         """Cuts the answer short. `heard`: seconds that were heard of it; None: as many as can have been."""
         self._engine.post(lambda: self._stop(heard))
 
-    def set_turns(self, config: TurnConfig | None) -> None:
-        """Whether the engine finds the turns, from now on; a turn that has begun is forgotten."""
-        self._engine.post(lambda: self._set_turns(config))
+    def set_turns(self, config: TurnConfig | None, *, interrupts: bool | None = None) -> None:
+        """Whether the engine finds the turns, from now on; a turn that has begun is forgotten. `interrupts`: whether
+        speech over an answer cuts it short, from now on; None: as before."""
+        self._engine.post(lambda: self._set_turns(config, interrupts))
 
     def close(self) -> None:
         """Gives the place back. No event comes after the engine has taken this in."""
@@ -216,6 +217,7 @@ class Session:
     def _open_turn(self) -> None:
         """The user has the floor; audio that waits is the beginning of the turn."""
         self._phase = _Phase.HEARING
+        self._behind: bool | None = None  # whether a turn goes on behind an answer; False: it is over already
         self._before_end = 0  # ticks that belong before the end of the turn
         self._ended_at = 0.0
         self._heard = ""
@@ -234,7 +236,9 @@ class Session:
         self._overlap: _Overlap | None = None
         self._idle = 0
 
-    def _set_turns(self, config: TurnConfig | None) -> None:
+    def _set_turns(self, config: TurnConfig | None, interrupts: bool | None = None) -> None:
+        if interrupts is not None:
+            self._interrupts = interrupts
         if self._phase is _Phase.HEARING or self._held is not None:
             self._abandon()
         self._windows.flush()
@@ -292,7 +296,7 @@ class Session:
             return self._judge(self._overlap, self._detector, self._config.overlap or OverlapConfig())
         if turn is Turn.BEGAN:
             self._began(window, at)
-        elif (self._detector.speaking or turn is Turn.ENDED) and not self._audible:
+        elif (self._detector.speaking or turn is Turn.ENDED) and (not self._audible or self._behind):
             self._hear(window)
         else:
             self._recent.append(window)
@@ -315,9 +319,9 @@ class Session:
         windows = [*self._recent, window]
         self._recent.clear()
         begin = max(0.0, at - len(windows) * WINDOW / self._input_rate)
-        if self._audible and self.lead(self._engine.now()) > 0:
-            if not self._config.interrupts:
-                return
+        if self._audible and not self._said_all and not self._interrupts:
+            self._behind = True
+        elif self._audible and self._interrupts and (not self._said_all or self.lead(self._engine.now()) > 0):
             self._overlap = _Overlap(windows, self._engine.now(), begin)
             if self._config.overlap is None:
                 return self._stop(None)
@@ -349,9 +353,12 @@ class Session:
                 detector.reset()
 
     def _ended(self, at: float) -> None:
-        if self._audible:
+        if self._audible and not self._behind:
             return
         self._emit(SpeechStopped(at))
+        if self._audible:  # answered once the present answer has been given
+            self._behind = False
+            return
         if self._phase is _Phase.HEARING:
             return self._close_turn()
         held, self._held = self._held or [], None
@@ -421,8 +428,12 @@ class Session:
     def turn_ended(self) -> None:
         """The end of the turn was heard as a whole, and the answer can begin."""
         self._phase, self._clock = _Phase.ENDED, self._timer()
+        if self._held is not None and self._detector is not None:
+            self._detector.complete = self._engine.runner.complete(self._slot)
+        reply = self._asked  # who decides knows before those who are told
+        if reply is None:
+            reply = self._config.decide(self._engine.runner.transcript(self._slot))
         self._note(final=True)
-        reply = self._asked if self._asked is not None else self._config.decide(self._heard)
         if reply is not False:
             self._answer(None if reply is True else reply)
 
@@ -484,8 +495,14 @@ class Session:
                 event = Done(self._metrics())
         self._emit(event)
         if isinstance(event, Done) and self._ticks:  # the next turn began during the answer
-            self._question = len(self._ticks) * self._framer.size
-            self._open_turn()
+            self._next_turn()
+
+    def _next_turn(self) -> None:
+        """The turn that began during the answer has the floor, or is over already."""
+        self._question, behind = len(self._ticks) * self._framer.size, self._behind
+        self._open_turn()
+        if behind is False:
+            self._close_turn()
 
     def _timer(self) -> Clock:
         """Times the answer from the end of the turn."""
@@ -505,7 +522,10 @@ class Session:
         heard, audible = self._heard_seconds() if heard is None else max(0.0, heard), self._audible
         overlap = self._overlap
         self._engine.report(self._engine.runner.truncate({self._slot: heard}))
-        self._start_turn()
+        if self._behind is None:
+            self._start_turn()
+        else:
+            self._next_turn()
         if audible:
             self._emit(Interrupted(heard))
         if overlap is not None:  # what was said over the answer begins the next turn

@@ -99,6 +99,10 @@ class StreamingModel(Protocol):
         """What the model believes was said in this turn, as text; empty when it heard no speech, or writes no text."""
         ...
 
+    def complete(self, state: State, slot: int) -> float | None:
+        """After `end_turn`: how complete what was said sounds, 0 to 1; None where the family cannot tell."""
+        ...
+
     def overhear(self, audio_N: Tensor) -> str:
         """The words in a short piece of audio at input_rate, apart from any conversation."""
         ...

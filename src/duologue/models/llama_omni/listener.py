@@ -63,6 +63,8 @@ class Heard:
     states_BTD: Tensor  # the decoder's state that wrote each piece
     guess_ids_BTK: Tensor  # its best guesses
     guess_probs_BTK: Tensor  # their probabilities, summing to 1
+    end_state_BD: Tensor | None = None  # the state that ended the sentence; None: a listener without such a state
+    end_log_prob_B: Tensor | None = None  # the end's log-probability there
 
 
 class Listener(nn.Module):
@@ -154,6 +156,7 @@ class Listener(nn.Module):
         chosen_BT = F.pad(ids_BT, (0, 1), value=-1).scatter(1, counts_B[:, None], self.config.end)
         score_BT = logits_BTV.gather(2, chosen_BT.clamp(min=0)[..., None])[..., 0] - scale_BT
         score_B = torch.where(chosen_BT >= 0, score_BT, 0).sum(1) / (counts_B + 1)
+        end_log_prob_B = score_BT.gather(1, counts_B[:, None])[:, 0]
         return _Written(
             chosen_BT,
             counts_B,
@@ -161,6 +164,7 @@ class Listener(nn.Module):
             guess_BTK,
             best_BTK - scale_BT[..., None],
             score_B,
+            end_log_prob_B,
             torch.zeros_like(chosen_BT, dtype=torch.bool),
         )
 
@@ -253,6 +257,8 @@ class Listener(nn.Module):
             written.states_BTD[:, :width] * inside_BT[..., None],
             written.guess_BTK[:, :width].gather(2, order_BTK) * inside_BT[..., None],
             best_BTK.softmax(-1) * inside_BT[..., None],
+            written.states_BTD[torch.arange(len(counts_B), device=counts_B.device), counts_B],
+            written.end_log_prob_B,
         )
 
 
@@ -266,6 +272,7 @@ class _Written:
     guess_BTK: Tensor  # the likeliest first
     log_prob_BTK: Tensor
     score_B: Tensor  # mean log-probability of what was chosen
+    end_log_prob_B: Tensor
     decided_BT: Tensor  # places where another word was tried: there is no doubt left
 
     def sentence(self, row: int) -> tuple[int, ...]:
@@ -296,5 +303,6 @@ class _Written:
             put(self.guess_BTK, other.guess_BTK),
             put(self.log_prob_BTK, other.log_prob_BTK),
             put(self.score_B, other.score_B),
+            put(self.end_log_prob_B, other.end_log_prob_B),
             put(self.decided_BT, other.decided_BT),
         )

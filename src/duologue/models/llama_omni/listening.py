@@ -40,6 +40,8 @@ class Part:
     embeddings_BTD: Tensor
     counts_B: Tensor
     pieces_BT: Tensor
+    end_state_BD: Tensor | None = None  # the listener's state at the end, and the end's log-probability: `Heard`'s
+    end_log_prob_B: Tensor | None = None
 
 
 class Hearing(Protocol):
@@ -101,7 +103,8 @@ class RecogniserHearing:
             embeddings_BTD = self.adapter(spelt, llm.embedding, scale=self._scale(llm.embedding))
         else:
             embeddings_BTD = llm.embedding(spelt.ids_BT.clamp(min=0))
-        return Part(samples_B > 0, embeddings_BTD, spelt.counts_B, heard.ids_BT)
+        ends = (heard.end_state_BD, heard.end_log_prob_B)
+        return Part(samples_B > 0, embeddings_BTD, spelt.counts_B, heard.ids_BT, *ends)
 
     def _opinion(self, llm: Transformer, choices: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
         """How likely it is that a user says each of some sentences (`listener.Prefer`)."""
@@ -329,7 +332,8 @@ class Ear:
         counts_B[rows] = part.counts_B
         pieces_BT = torch.full((slots, part.pieces_BT.shape[1]), -1)
         pieces_BT[rows] = part.pieces_BT
-        return Part(live_B, embeddings, counts_B, pieces_BT)
+        ends = [_spread(value, rows, slots) for value in (part.end_state_BD, part.end_log_prob_B)]
+        return Part(live_B, embeddings, counts_B, pieces_BT, *ends)
 
     def _keep_draft(self, state: EarState, part: Part) -> None:
         width = min(part.pieces_BT.shape[1], self.options.pieces)
@@ -358,6 +362,11 @@ class Ear:
         state.draft_BT[full_B] = 0
         state.written_B += torch.where(full_B, part.counts_B, 0)
         return part
+
+
+def _spread(value_R: Tensor | None, rows_R: Tensor, slots: int) -> Tensor | None:
+    """Rows back to their slots."""
+    return None if value_R is None else value_R.new_zeros(slots, *value_R.shape[1:]).index_copy_(0, rows_R, value_R)
 
 
 def quietest(audio_N: Tensor, *, within: float = 8.0, window: float = 0.1) -> int:

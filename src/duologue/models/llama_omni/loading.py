@@ -26,6 +26,7 @@ from duologue.models.llama_omni.listening import CtcHearing, Ear, Hearing, Recog
 from duologue.models.llama_omni.model import LlamaOmni, OmniOptions
 from duologue.models.llama_omni.prepared import load_llm
 from duologue.models.llama_omni.speech_decoder import SpeechDecoder, SpeechDecoderConfig
+from duologue.models.llama_omni.turn_head import TurnHead, TurnHeadConfig
 from duologue.nn.quant import shape_like, unpack_int8
 from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
 
@@ -43,6 +44,7 @@ class OmniConfig:
     adapter: ReadoutConfig = field(default_factory=ReadoutConfig)
     speech_decoder: SpeechDecoderConfig = field(default_factory=SpeechDecoderConfig)
     vocoder: SpectralVocoderConfig = field(default_factory=SpectralVocoderConfig)
+    turn_head: TurnHeadConfig | None = None  # None: it cannot tell whether a question sounds complete
     system: str = "You are mini, a friendly voice assistant. Today is {weekday}, {date}, {year}."
     omega: int = 10
     context: int = 2048
@@ -98,12 +100,14 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
         listener: Any = load("listener", Listener(config.listener))
         tokenizer = load_tokenizer(folder.file("listener_tokenizer.json"))
         hearing = RecogniserHearing(listener, adapter, tokenizer, codec, mode=config.listen)
+    turn_head: Any = load("turn_head", TurnHead(config.turn_head)) if config.turn_head else None
     model = LlamaOmni(
         ear=Ear(hearing),
         llm=llm,
         codec=codec,
         speech_decoder=load("speech_decoder", SpeechDecoder(config.speech_decoder)),  # type: ignore[arg-type]
         vocoder=load("vocoder", SpectralVocoder(config.vocoder)).eval(),  # type: ignore[arg-type]
+        turn_head=turn_head.eval() if turn_head else None,
         framing=Framing.chatml(codec, fill_in(config.system, datetime.date.today())),
         options=config.options(),
     )

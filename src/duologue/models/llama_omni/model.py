@@ -20,6 +20,7 @@ from duologue.errors import PartError, ShapeError
 from duologue.models.llama_omni.framing import Framing
 from duologue.models.llama_omni.listening import Ear, EarState
 from duologue.models.llama_omni.speech_decoder import UnitDecoder
+from duologue.models.llama_omni.turn_head import TurnHead
 from duologue.nn.attention import KVCache
 from duologue.nn.ctc import CollapseState, collapse, init_collapse
 from duologue.nn.transformer import Transformer
@@ -51,6 +52,7 @@ class OmniState(State):
     ear: EarState
     cache: KVCache  # of the language model
     phase_B: Tensor
+    complete_B: Tensor  # how complete the turn sounds, 0 to 1
     opening_B: Tensor  # positions of the instructions, which always stay
     turn_length_B: Tensor  # positions of the cache before this turn, to which an unanswered turn goes back
     question_length_B: Tensor  # positions before what the end of the turn read, to which a turn that goes on goes back
@@ -92,6 +94,7 @@ class LlamaOmni:
     Args:
         ear: the listening half: listener and adapter.
         framing: what stands around questions and answers, the instructions among it.
+        turn_head: tells whether what was said sounds complete, where there is one.
     """
 
     def __init__(
@@ -103,11 +106,12 @@ class LlamaOmni:
         speech_decoder: UnitDecoder,
         vocoder: Vocoder,
         framing: Framing,
+        turn_head: TurnHead | None = None,
         options: OmniOptions | None = None,
     ):
         self.ear, self.llm, self.codec = ear, llm, codec
         self.speech_decoder, self.vocoder = speech_decoder, vocoder
-        self.framing, self.options = framing, options or OmniOptions()
+        self.framing, self.turn_head, self.options = framing, turn_head, options or OmniOptions()
         self.spec = StreamSpec(input_rate=16_000, output_rate=vocoder.sample_rate)
         self._opening = torch.tensor([framing.opening])
         self._next_turn = torch.tensor([framing.next_turn], dtype=torch.int64)
@@ -127,6 +131,7 @@ class LlamaOmni:
             ear=self.ear.init_state(slots),
             cache=self.llm.init_state(slots, o.context),
             phase_B=zeros(),
+            complete_B=zeros(dtype=torch.float32),
             opening_B=zeros(),
             turn_length_B=zeros(),
             question_length_B=zeros(),
@@ -200,6 +205,9 @@ class LlamaOmni:
         """Hears the question once more, whole, and reads it; a slot that heard nothing is done at once."""
         self._begin(state, live_B)
         heard = self.ear.finish(state.ear, live_B, self.llm)
+        if self.turn_head is not None and heard.end_state_BD is not None and heard.end_log_prob_B is not None:
+            complete_B = self.turn_head(heard.end_state_BD, heard.end_log_prob_B).sigmoid()
+            write(state.complete_B, torch.where(heard.counts_B > 0, complete_B, 0.0), live_B)
         self._make_room(state, live_B, int(heard.counts_B.max()) + self._to_answer.shape[1])
         spoken_B = live_B & ((state.cache.length_B > state.turn_length_B) | (heard.counts_B > 0))
         state.question_length_B[live_B] = state.cache.length_B[live_B]
@@ -262,6 +270,10 @@ class LlamaOmni:
     def heard(self, state: OmniState, slot: int) -> str:
         """What the listener has written in this turn."""
         return self.ear.text(state.ear, slot)
+
+    def complete(self, state: OmniState, slot: int) -> float | None:
+        """See `streaming.protocol.StreamingModel.complete`."""
+        return float(state.complete_B[slot]) if self.turn_head is not None else None
 
     def overhear(self, audio_N: Tensor) -> str:
         """See `streaming.protocol.StreamingModel.overhear`."""
