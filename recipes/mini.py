@@ -15,6 +15,7 @@ from duologue.train.listen_task import ListenTask
 from duologue.train.own_answers import OwnAnswersStage
 from duologue.train.speech_task import SpeechTask
 from duologue.train.stages import Work
+from duologue.train.turn_task import TurnTask
 from duologue.train.vocoder_task import VocoderTask
 from duologue.train.work import DataStage, ModelStage, RecordingsStage, TextsStage
 
@@ -52,6 +53,20 @@ def listen(out: str = RUNS) -> TrainConfig:
         best_metric="wer_all",
         save_every=100,
         out=f"{out}/listen",
+    )
+
+
+def turns(out: str = RUNS) -> TrainConfig:
+    """Stage 0, after that: the head that tells whether a question sounds complete."""
+    return TrainConfig(
+        name="turns",
+        task=TurnTask(data=f"{out}/data/taught", more=(f"{out}/data/people",), listener=f"{out}/listen/export"),
+        steps=600,
+        optimizer=OptimizerConfig(lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05, warmup=20, final=0.02),
+        eval_every=100,
+        best_metric="loss",
+        save_every=200,
+        out=f"{out}/turns",
     )
 
 
@@ -134,6 +149,7 @@ def model(out: str = RUNS) -> ModelStage:
     return ModelStage(
         name="model",
         listen=f"{out}/listen",
+        turns=f"{out}/turns",
         answers=f"{out}/agree",
         speech=f"{out}/speech",
         vocoder=f"{out}/vocoder",
@@ -152,6 +168,7 @@ def mini(out: str = RUNS) -> list[TrainConfig | Work]:
     return [
         *data(out),
         listen(out),
+        turns(out),
         answers(out),
         talk(out),
         agree(out),

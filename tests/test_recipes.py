@@ -39,6 +39,9 @@ SMALL = [
     "listen.seconds=3.0",
     "listen.held_out=2",
     "listen.held_out_noises=1",
+    "turns.words=2",
+    "turns.shortest=0.5",
+    "turns.held_out=4",
     "answers.held_out=2",
     "agree.held_out=2",
     'talk.keep=["tiny"]',
@@ -69,7 +72,7 @@ def made(tmp_path_factory):
     llm = tiny.save_llm(path / "parts" / "llm", "llama", tiny.LLAMA)
     stages = small(path / "run", llm=llm, whisper=whisper)
     results = {}
-    for name in ("listen", "answers", "talk", "agree", "speech", "texts", "vocoder", "model"):
+    for name in ("listen", "turns", "answers", "talk", "agree", "speech", "texts", "vocoder", "model"):
         stage = stages[name]
         results[name] = train(stage) if isinstance(stage, TrainConfig) else stage.run()
     return path / "run", results
@@ -79,6 +82,7 @@ def test_every_stage_runs_and_is_judged_by_its_own_measure(made):
     _, results = made
     measures = {name: set(result.evaluation) for name, result in results.items() if result is not None}
     assert {"wer", "wer_all", "invented"} == measures["listen"]
+    assert {"loss", "precision", "recall", "area"} == measures["turns"]
     assert {"text", "states"} == measures["answers"] == measures["agree"]
     assert {"unit_error_rate", "length", "pitch", "energy"} == measures["speech"]
     assert measures["vocoder"]
@@ -87,10 +91,10 @@ def test_every_stage_runs_and_is_judged_by_its_own_measure(made):
 def test_the_model_folder_is_whole_and_answers(made):
     folder = made[0] / "model"
     opened = open_model(folder)
-    parts = {"listener", "adapter", "llm_lora", "speech_decoder", "vocoder"}
+    parts = {"listener", "turn_head", "adapter", "llm_lora", "speech_decoder", "vocoder"}
     assert {f"{part}.safetensors" for part in parts} | {"listener_tokenizer.json", "hello.wav"} == set(opened.files)
     card = (folder / "MODEL_CARD.md").read_text()
-    assert all(f"| {role} | 2 |" in card for role in ("listen", "answers", "speech", "vocoder"))
+    assert all(f"| {role} | 2 |" in card for role in ("listen", "turns", "answers", "speech", "vocoder"))
     said = []
     for _ in range(2):  # the second time the language model comes from what the first has prepared
         pipe = Pipeline.from_pretrained(folder, settings={"longest_answer": 8})
@@ -117,7 +121,7 @@ def test_a_setting_with_a_stages_name_goes_to_it_alone():
     assert by_name["model"].listen == "elsewhere"
 
 
-@pytest.mark.parametrize("name", ["listen", "answers", "agree", "speech"])
+@pytest.mark.parametrize("name", ["listen", "turns", "answers", "agree", "speech"])
 def test_a_stage_that_was_stopped_goes_on_to_the_same_weights(made, tmp_path, name):
     """As if it had died in its last step: dropout, noise, masks and what is heard or read are drawn again alike."""
     whole = made[0] / name
@@ -163,7 +167,7 @@ def test_a_qwen_and_a_larger_encoder_go_through_the_same_recipe(tmp_path):
 def test_the_data_comes_first_and_the_model_last():
     stages = resolve(f"{RECIPES / 'mini.py'}:mini")
     data = ["taught", "asked", "questions", "words", "people"]
-    names = ["listen", "answers", "talk", "agree", "speech", "texts", "vocoder", "model"]
+    names = ["listen", "turns", "answers", "talk", "agree", "speech", "texts", "vocoder", "model"]
     assert [stage.name for stage in stages] == data + names
     for stage in stages:  # every part is named that can be exchanged
         assert not isinstance(stage, TrainConfig) or stage.out.startswith("runs/mini/")

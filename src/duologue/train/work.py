@@ -26,6 +26,7 @@ from duologue.models.llama_omni.ctc_listener import CtcListenerConfig
 from duologue.models.llama_omni.listener import ListenerConfig
 from duologue.models.llama_omni.loading import OmniConfig
 from duologue.models.llama_omni.speech_decoder import SpeechDecoderConfig
+from duologue.models.llama_omni.turn_head import TurnHeadConfig
 from duologue.nn.quant import pack_int8
 from duologue.train.answer_task import SYSTEM
 from duologue.train.loop import Result
@@ -197,6 +198,7 @@ class ModelStage:
     speech: str
     vocoder: str
     out: str  # the model folder
+    turns: str = ""  # of the head that tells whether a question sounds complete; empty: none
     llm: str = "smollm2-135m-instruct"
     system: str = SYSTEM
     data: str = ""  # a data folder: a question of its split test becomes hello.wav
@@ -204,17 +206,19 @@ class ModelStage:
     changes: tuple[str, ...] = field(default=())  # settings of the model's config, such as omega=20
 
     def run(self) -> None:
-        folders = {role: Path(getattr(self, role)) / "export" for role in ("listen", "answers", "speech", "vocoder")}
+        roles = ("listen", "answers", "speech", "vocoder", *(("turns",) if self.turns else ()))
+        folders = {role: Path(getattr(self, role)) / "export" for role in roles}
         for role, folder in folders.items():
             if not folder.is_dir():
                 raise TrainError(f"{folder}: nothing is there. Run the stage {role!r} to its end first.")
-        hears = _listener_of(folders["listen"])
+        hears, head = _listener_of(folders["listen"]), folders.get("turns")
         model = OmniConfig(
             **hears.config,
             adapter=configs.load(ReadoutConfig, folders["answers"] / "adapter.json"),
             speech_decoder=configs.load(SpeechDecoderConfig, folders["speech"] / "speech_decoder.json"),
             vocoder=configs.load(SpectralVocoderConfig, folders["vocoder"] / "vocoder.json"),
             system=self.system,
+            turn_head=configs.load(TurnHeadConfig, head / "turn_head.json") if head else None,
         )
         files: dict[str, bytes | Path] = {name: folders["listen"] / name for name in hears.files}
         hello = self._hello()
@@ -231,6 +235,7 @@ class ModelStage:
                 "llm_lora.safetensors": _half(load_tensors(folders["answers"] / "llm_lora.safetensors")),
                 "speech_decoder.safetensors": self._packed(folders["speech"] / "speech_decoder.safetensors"),
                 "vocoder.safetensors": _half(load_tensors(folders["vocoder"] / "vocoder.safetensors")),
+                **({"turn_head.safetensors": _half(load_tensors(head / "turn_head.safetensors"))} if head else {}),
             },
             files=files,
             artefacts={"llm": str(find(self.llm).resolve()) if llm.exists() else self.llm},
@@ -260,9 +265,9 @@ class ModelStage:
         """What each part was trained from, for how long, and how good it is by its own measure."""
         lines = [f"# {Path(self.out).name}", "", f"Language model: {self.llm}, with low-rank changes.", ""]
         lines += ["| part | steps | time | held-out measures | trained on |", "| --- | --- | --- | --- | --- |"]
-        for role in ("listen", "answers", "speech", "vocoder"):
+        for role in ("listen", "turns", "answers", "speech", "vocoder"):
             path = Path(getattr(self, role)) / "result.json"
-            if path.is_file():
+            if getattr(self, role) and path.is_file():
                 result = configs.load(Result, path)
                 found = ", ".join(f"{key} {value:.4g}" for key, value in result.evaluation.items())
                 lines.append(
