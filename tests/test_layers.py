@@ -13,20 +13,21 @@ ROOT = Path(duologue.__file__).parent
 
 MAY_IMPORT = {
     "errors": "",
+    "numbers": "",
     "config": "errors",
     "audio": "errors",
     "streaming": "errors",
     "nn": "errors streaming",
     "codecs": "errors config audio streaming nn",
     "vocoders": "errors config audio streaming nn",
-    "models": "errors config audio streaming nn codecs vocoders",
+    "models": "errors config numbers audio streaming nn codecs vocoders",
     "checkpoints": "errors config codecs vocoders models",
-    "data": "errors config audio codecs",
+    "data": "errors config numbers audio codecs",
     "pipeline": "errors config audio streaming checkpoints models",
     "engine": "errors config audio streaming",
     "eval": "errors config audio data checkpoints pipeline engine",
     "train": "errors config audio data models codecs vocoders nn streaming checkpoints eval",
-    "skills": "errors config",
+    "skills": "errors config numbers",
     "server": "errors config audio streaming engine pipeline skills",
 }
 EVERYTHING = {"cli", "__init__", "__main__"}  # the command line, and the package's front door

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from duologue.data import numbers
+from duologue import numbers
 from duologue.data.spoken_text import SpokenText, key_of, sentences, speakable, with_fillers
 
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from duologue.data import numbers
+from duologue import numbers
 from duologue.data.prompts import Prompts
 
 MONTHS = [

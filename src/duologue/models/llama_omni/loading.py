@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from duologue import config as configs
+from duologue import numbers
 from duologue.codecs.text import load_tokenizer
 from duologue.errors import CheckpointError, ConfigError, PartError
 from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
@@ -135,27 +136,6 @@ def load_packed(module: nn.Module, tensors: Mapping[str, Tensor], *, where: str)
     return module.eval()
 
 
-_ONES = (
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
-    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
-)
-_TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_ORDINALS = {1: "first", 2: "second", 3: "third", 5: "fifth", 8: "eighth", 9: "ninth", 12: "twelfth"}
-
-
-def _two_digits(number: int) -> str:
-    if number < 20:
-        return _ONES[number]
-    return _TENS[number // 10] + (f"-{_ONES[number % 10]}" if number % 10 else "")
-
-
-def _ordinal(number: int) -> str:
-    if number > 20 and number % 10:
-        return f"{_TENS[number // 10]}-{_ordinal(number % 10)}"
-    plain = _two_digits(number)
-    return _ORDINALS.get(number) or (plain.removesuffix("y") + "ieth" if plain.endswith("y") else plain + "th")
-
-
 def date_words(day: datetime.date) -> dict[str, str]:
     """The date as it is spoken: weekday, month, date ("May second") and year, for years from 2001 to 2099.
 
@@ -165,8 +145,8 @@ def date_words(day: datetime.date) -> dict[str, str]:
     if not 2001 <= day.year <= 2099:
         raise ConfigError(f"the date is spoken for years from 2001 to 2099, got {day}")
     month = day.strftime("%B")
-    year = f"two thousand {_ONES[day.year % 100]}" if day.year < 2010 else f"twenty {_two_digits(day.year % 100)}"
-    return {"weekday": day.strftime("%A"), "month": month, "date": f"{month} {_ordinal(day.day)}", "year": year}
+    date, year = f"{month} {numbers.ordinal(day.day)}", numbers.year(day.year)
+    return {"weekday": day.strftime("%A"), "month": month, "date": date, "year": year}
 
 
 def fill_in(template: str, day: datetime.date) -> str:
