@@ -294,6 +294,23 @@ def test_a_full_engine_says_so_and_a_closed_session_makes_room():
     assert later[-1].metrics.transcript == "sound for 7 ticks in turn 1"  # and nothing is left of the first
 
 
+def test_what_a_closed_session_is_told_does_not_reach_who_has_its_place_now():
+    driver = Driver(model := EchoModel(), slots=1)
+    first, _ = driver.open()
+    first.close()
+    driver.run()
+    second, events = driver.open()
+    driver.say(second, tone(0.5))
+    second.end_turn()
+    driver.run(2)
+    first.stop(0.0)
+    first.forget()
+    first.write("user", "spoilt")
+    first.say("spoilt")
+    driver.run()
+    assert spoken(events)[0] == ANSWER and isinstance(events[-1], Done) and not model.truncated
+
+
 def test_too_much_that_waits_is_refused_and_the_rest_kept():
     driver = Driver()
     session, events = driver.open(backlog=1.0)
@@ -502,7 +519,8 @@ def test_a_turn_behind_an_answer_that_is_stopped_is_not_lost():
     session.stop(0.5)
     driver.run()
     after = events[events.index(Interrupted(0.5)) :]
-    assert kinds(after)[1:4] == ["Heard", "Text", "Audio"] and after[1].text.endswith("in turn 2")
+    assert kinds(after)[1:4] == ["Heard", "Text", "Audio"]
+    assert [event.text[-6:] for event in after if isinstance(event, Heard) and event.final] == ["turn 2"]
 
 
 def test_an_answer_is_cut_short_before_its_first_sound():

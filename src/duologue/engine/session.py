@@ -121,41 +121,45 @@ class Session:
                 "send no faster than real time, and nothing during an answer"
             )
         self._posted += len(samples)
-        self._engine.post(lambda: self._take(samples))
+        self._post(lambda: self._take(samples))
 
     def end_turn(self) -> None:
         """The user has finished."""
-        self._engine.post(self._end_by_hand)
+        self._post(self._end_by_hand)
 
     def answer(self) -> None:
         """Answers the turn that has ended, or what was written. Nothing happens while an answer is being made."""
-        self._engine.post(self._answer)
+        self._post(self._answer)
 
     def say(self, text: str) -> None:
         """Says a text as the answer to the turn that has ended, or out of the blue. Nothing happens while an answer is
         being made."""
-        self._engine.post(lambda: self._answer(text))
+        self._post(lambda: self._answer(text))
 
     def write(self, role: str, text: str) -> None:
         """Adds text to the conversation, in order with what else is asked; see `StreamingModel.write`."""
-        self._engine.post(lambda: self._add_text(role, text))
+        self._post(lambda: self._add_text(role, text))
 
     def forget(self, *turns: tuple[str, str]) -> None:
         """Forgets the conversation, and begins another with these (role, text)."""
-        self._engine.post(lambda: self._forget(turns))
+        self._post(lambda: self._forget(turns))
 
     def stop(self, heard: float | None = None) -> None:
         """Cuts the answer short. `heard`: seconds that were heard of it; None: as many as can have been."""
-        self._engine.post(lambda: self._stop(heard))
+        self._post(lambda: self._stop(heard))
 
     def set_turns(self, config: TurnConfig | None, *, interrupts: bool | None = None) -> None:
         """Whether the engine finds the turns, from now on; a turn that has begun is forgotten. `interrupts`: whether
         speech over an answer cuts it short, from now on; None: as before."""
-        self._engine.post(lambda: self._set_turns(config, interrupts))
+        self._post(lambda: self._set_turns(config, interrupts))
 
     def close(self) -> None:
         """Gives the place back. No event comes after the engine has taken this in."""
         self._engine.post(lambda: self._engine.release(self))
+
+    def _post(self, call: Callable[[], None]) -> None:
+        """Does something on the engine's thread, unless the place is somebody else's by then."""
+        self._engine.post(lambda: None if self.closed else call())
 
     # -- what the scheduler sees --------------------------------------------------------------------------------------
 

@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-import numpy as np
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from duologue.audio.io import Resampler
 from duologue.audio.opus import OpusReader, OpusWriter
 from duologue.engine import Engine, Session, SessionConfig
 from duologue.errors import BusyError, ConfigError, DuologueError
-from duologue.streaming.events import Audio, Done, Event, Failed, Interrupted, Text
-from duologue.streaming.turns import TurnConfig
+from duologue.server.allowance import Allowance
+from duologue.server.outbox import Outbox
+from duologue.streaming.events import Event, Failed
+from duologue.streaming.turns import OverlapConfig, TurnConfig
 
 RATE = 24_000  # Hz
 _PIECE = 0.04  # seconds of a message with audio
 _LATE = 0.08  # seconds behind, from which the stream goes on from now
-_FADE = 120  # samples in which a sound that is cut off dies away
 
 
 class Kind(IntEnum):
@@ -57,8 +55,9 @@ class MoshiConfig:
     """What one client may do. Seconds, unless it says otherwise."""
 
     turns: TurnConfig = field(default_factory=TurnConfig)
+    overlap: OverlapConfig | None = field(default_factory=OverlapConfig)
     largest: int = 65_536  # bytes of a message
-    prompt: int = 8_000  # characters of instructions
+    prompt: int = 4_000  # characters of instructions; the whole request line has room for 8,192 bytes
     messages: int = 200  # a second
     ahead: float = 20.0  # of audio that may come before it can have been spoken
     held: float = 30.0  # of speech that may wait to be sent
@@ -73,7 +72,7 @@ class MoshiConfig:
 
 @dataclass(frozen=True)
 class End:
-    """Why a conversation is over, as the client is told. Without a reason it has gone, or does not take what it gets."""
+    """Why a conversation is over. Without a reason the client has gone, or does not take what it is sent."""
 
     code: int = 1000
     reason: str = ""
@@ -112,16 +111,17 @@ class _Chat:
         spec = engine.runner.spec
         self._input_rate = spec.input_rate
         self._reader, self._writer = OpusReader(spec.input_rate), OpusWriter(RATE)
-        self._outbox = Outbox(spec.output_rate, most=config.held)
+        self._outbox = Outbox(spec.output_rate, RATE, most=config.held)
         self._failed: asyncio.Future[End] = self._loop.create_future()
-        self._paused = False
+        self._paused = self._over = False
 
     async def converse(self, prompt: str) -> End:
         if len(prompt) > self._config.prompt:
             return End(1008, f"text_prompt: at most {self._config.prompt} characters, got {len(prompt)}")
         self._prompt = [("system", prompt)] if prompt else []
         try:
-            session = self._engine.open(self._sink, SessionConfig(turns=self._config.turns))
+            config = SessionConfig(turns=self._config.turns, overlap=self._config.overlap)
+            session = self._engine.open(self._sink, config)
         except BusyError as error:
             return End(1013, str(error))
         try:
@@ -140,6 +140,7 @@ class _Chat:
                 return task.result()
             return End(1000, f"a conversation lasts {self._config.longest / 60:.0f} minutes at most; begin a new one")
         finally:
+            self._over = True  # for before Python 3.12 wait_for may lose a cancellation
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -157,16 +158,12 @@ class _Chat:
         self._loop.call_soon_threadsafe(self._take, event)
 
     def _take(self, event: Event) -> None:
-        match event:
-            case Interrupted():
-                self._outbox.clear()
-            case Failed(message):
-                self._fail(End(1011, message))
-            case _ if not self._outbox.add(event):
-                self._fail(End(1011, "the server cannot keep up with this conversation; begin a new one"))
-
-    def _fail(self, end: End) -> None:
-        if not self._failed.done():
+        end = None
+        if isinstance(event, Failed):
+            end = End(1011, event.message)
+        elif not self._outbox.add(event):
+            end = End(1011, "the server cannot keep up with this conversation; begin a new one")
+        if end is not None and not self._failed.done():
             self._failed.set_result(end)
 
     async def _play(self) -> End:
@@ -174,13 +171,14 @@ class _Chat:
         clients would play what they get late even later, or throw it away."""
         await self.send(Kind.HANDSHAKE)
         due = self._loop.time()
-        while True:
+        while not self._over:
             await asyncio.sleep(due - self._loop.time())
             due = max(due, self._loop.time() - _LATE) + _PIECE
             texts, samples = self._outbox.take(round(_PIECE * RATE))
             for text in texts:
                 await self.send(Kind.TEXT, text.encode())
             await self.send(Kind.AUDIO, self._writer.push(samples))
+        return End()
 
     # -- what the client says -----------------------------------------------------------------------------------------
 
@@ -188,7 +186,7 @@ class _Chat:
         config = self._config
         messages = Allowance(config.messages, 2 * config.messages, now=self._loop.time())
         audio = Allowance(1.05, config.ahead, now=self._loop.time())  # a microphone's clock may be fast
-        while True:
+        while not self._over:
             try:
                 received = await asyncio.wait_for(self._socket.receive(), config.idle)
             except asyncio.TimeoutError:
@@ -210,6 +208,7 @@ class _Chat:
                     await asyncio.sleep(0)  # many packets in one message must not hold up the others
             elif kind == Kind.CONTROL and len(data) == 2:
                 self._control(session, data[1])
+        return End()
 
     def _control(self, session: Session, control: int) -> None:
         match control:
@@ -234,78 +233,3 @@ async def _ending(coroutine: Coroutine[Any, Any, End]) -> End:
         return End(1008, str(error))
     except (WebSocketDisconnect, asyncio.TimeoutError):
         return End(1001)
-
-
-class Outbox:
-    """What is said, in order: words wait for the sound before them. Taken in pieces of any length, silence at the end.
-
-    Args:
-        rate: Hz, of the sound that comes.
-        most: seconds that may wait.
-    """
-
-    def __init__(self, rate: int, *, most: float):
-        self._input_rate, self._most = rate, round(most * RATE)
-        self._level = 0.0  # the last sample that went out
-        self.clear()
-        self._apart = False  # whether the next words begin another answer
-
-    def clear(self) -> None:
-        """What waits is not wanted any more."""
-        self._waiting: deque[str | np.ndarray] = deque()
-        self._samples = 0
-        self._resampler = Resampler(self._input_rate, RATE)
-        self._apart = True
-
-    def add(self, event: Event) -> bool:
-        """Takes an event; those that are neither words nor sound change nothing. Returns whether there was room."""
-        match event:
-            case Text(text):
-                self._waiting.append(f" {text}" if self._apart and not text[:1].isspace() else text)
-                self._apart = False
-            case Audio(samples):
-                self._append(self._resampler(samples))
-            case Done():
-                if self._input_rate != RATE:
-                    self._append(self._resampler(np.zeros(0, np.float32), final=True))
-                    self._resampler = Resampler(self._input_rate, RATE)
-                self._apart = True
-        return self._samples <= self._most
-
-    def _append(self, samples: np.ndarray) -> None:
-        self._waiting.append(samples)
-        self._samples += len(samples)
-
-    def take(self, size: int) -> tuple[list[str], np.ndarray]:
-        """The words that are due now, and the next samples."""
-        texts, pieces, missing = [], [], size
-        while self._waiting and (missing or isinstance(self._waiting[0], str)):
-            first = self._waiting.popleft()
-            if isinstance(first, str):
-                texts.append(first)
-                continue
-            pieces.append(first[:missing])
-            if len(first) > missing:
-                self._waiting.appendleft(first[missing:])
-            missing -= len(pieces[-1])
-            self._samples -= len(pieces[-1])
-        sound = np.concatenate([np.zeros(0, np.float32), *pieces])
-        level = float(sound[-1]) if len(sound) else self._level
-        silence = np.zeros(missing, np.float32)
-        fade = min(missing, _FADE)
-        silence[:fade] = level * np.linspace(1, 0, fade, endpoint=False)
-        self._level = 0.0 if missing else level
-        return texts, np.concatenate([sound, silence])
-
-
-class Allowance:
-    """So much a second, and so much at once. Time is handed in."""
-
-    def __init__(self, rate: float, burst: float, *, now: float):
-        self._rate, self._burst, self._left, self._at = rate, burst, burst, now
-
-    def take(self, amount: float, *, now: float) -> bool:
-        """Uses some of it. Returns whether there was enough."""
-        self._left = min(self._burst, self._left + (now - self._at) * self._rate) - amount
-        self._at = now
-        return self._left >= 0
