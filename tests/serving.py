@@ -15,7 +15,7 @@ from loudness import Loudness
 from duologue.engine import Engine
 from duologue.pipeline import Pipeline
 from duologue.server.security import Keys
-from duologue.server.serve_new import ServeConfig, Server, bind
+from duologue.server.app import ServeConfig, Server, bind
 
 
 @contextlib.contextmanager

@@ -73,6 +73,16 @@ OmegaOption = Annotated[
 SettingOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting.")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65_535)]
+KeysOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--api-key-file", dir_okay=False, help="Keys that open the server, one a line; none: no key is asked."
+    ),
+]
+InsecureOption = Annotated[
+    bool, typer.Option("--insecure", help="Let other machines in without a key.", show_default=False)
+]
+TlsOption = Annotated[bool, typer.Option("--tls", help="https with a certificate that is made here.")]
 CertificateOption = Annotated[
     Path | None,
     typer.Option(
@@ -114,7 +124,10 @@ def ask(
 def talk(
     model: ModelOption = "mini",
     host: HostOption = "127.0.0.1",
-    port: PortOption = 8765,
+    port: PortOption = 8998,
+    keys: KeysOption = None,
+    insecure: InsecureOption = False,
+    tls: TlsOption = False,
     certificate: CertificateOption = None,
     key: KeyOption = None,
     omega: OmegaOption = None,
@@ -123,26 +136,49 @@ def talk(
 ) -> None:
     """Check the model on a bundled spoken question, then serve a page to talk to it."""
     with contextlib.ExitStack() as stack:
-        listener = None if check_only else stack.enter_context(_bind(host, port))
+        door = None if check_only else stack.enter_context(_door(host, port, keys, insecure=insecure))
         pipeline = _load(model, cache, omega=omega)
         _self_check(pipeline, model, cache)
-        if listener is not None:
-            _serve(pipeline, listener, certificate, key)
+        if door is not None:
+            _serve(pipeline, door, _certificate(tls, certificate, key, host=host, cache=cache), page=True)
 
 
 @app.command()
 def serve(
     model: ModelOption = "mini",
     host: HostOption = "127.0.0.1",
-    port: PortOption = 8765,
+    port: PortOption = 8998,
+    sessions: Annotated[int, typer.Option("--max-sessions", min=1, help="Most conversations at once.")] = 8,
+    keys: KeysOption = None,
+    insecure: InsecureOption = False,
+    tls: TlsOption = False,
     certificate: CertificateOption = None,
     key: KeyOption = None,
+    origins: Annotated[
+        list[str] | None, typer.Option("--origin", metavar="URL", help="A site whose pages may use the server.")
+    ] = None,
+    knowledge: Annotated[
+        Path | None, typer.Option("--knowledge", metavar="DIR", help="Texts to answer from, with their source named.")
+    ] = None,
+    glossary: Annotated[
+        Path | None, typer.Option("--glossary", metavar="FILE", help="Words and what they mean.")
+    ] = None,
+    rates: Annotated[Path | None, typer.Option("--rates", metavar="FILE", help="What currencies are worth.")] = None,
     omega: OmegaOption = None,
+    settings: SettingOption = None,
     cache: CacheOption = None,
 ) -> None:
-    """Serve a page to talk to a model."""
-    with _bind(host, port) as listener:
-        _serve(_load(model, cache, omega=omega), listener, certificate, key)
+    """Serve conversations: OpenAI's Realtime API, Moshi's protocol, plain HTTP, and a page."""
+    from duologue import config
+    from duologue.server.app import ServeConfig
+    from duologue.server.assistant import Library
+
+    made = config.override(ServeConfig(max_sessions=sessions, origins=tuple(origins or ())), settings or [])
+    library = Library.read(knowledge=knowledge, glossary=glossary, rates=rates)
+    with _door(host, port, keys, insecure=insecure) as door:
+        pipeline = _load(model, cache, omega=omega)
+        pair = _certificate(tls, certificate, key, host=host, cache=cache)
+        _serve(pipeline, door, pair, config=made, library=library)
 
 
 @app.command()
@@ -351,19 +387,44 @@ def _self_check(pipeline: Pipeline, model: str, cache: Path | None) -> None:
     _say(f"self-check: {_summary(metrics)}; speech in {out}")
 
 
-def _bind(host: str, port: int) -> Any:
+@contextlib.contextmanager
+def _door(host: str, port: int, keys: Path | None, *, insecure: bool) -> Iterator[tuple[Any, Any]]:
+    """The bound socket and the keys: what is wrong with them is known before the model is loaded."""
     from duologue.server.app import bind
+    from duologue.server.security import Keys, check_reach, read_keys
 
-    return bind(host, port)
+    known = Keys(read_keys(keys) if keys else ())
+    check_reach(host, known, insecure=insecure)
+    with bind(host, port) as listener:
+        yield listener, known
 
 
-def _serve(pipeline: Pipeline, listener: Any, certificate: Path | None, key: Path | None) -> None:
+def _certificate(
+    tls: bool, certificate: Path | None, key: Path | None, *, host: str, cache: Path | None
+) -> tuple[Path | None, Path | None]:
+    from duologue.server.tls import own_certificate
+
+    return own_certificate(_resolver(cache).cache / "tls", host=host) if tls and not certificate else (certificate, key)
+
+
+def _serve(
+    pipeline: Pipeline,
+    door: tuple[Any, Any],
+    pair: tuple[Path | None, Path | None],
+    *,
+    page: bool = False,
+    **options: Any,
+) -> None:
+    from duologue.server.app import Server
     from duologue.server.app import serve as run
 
+    listener, keys = door
     host, port = listener.getsockname()[:2]
     shown = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host
-    _say(f"talk to {pipeline.name} at http{'s' if certificate else ''}://{shown}:{port}  (Ctrl-C ends it)")
-    run(pipeline, listener, certificate=certificate, key=key)
+    server = Server(pipeline, keys=keys, **options)
+    what = f"talk to {pipeline.name}" if page else f"{pipeline.name} for {server.config.max_sessions} conversations"
+    _say(f"{what} at http{'s' if pair[0] else ''}://{shown}:{port}  (Ctrl-C ends it)")
+    run(server, listener, certificate=pair[0], key=pair[1])
     _say("stopped")
 
 

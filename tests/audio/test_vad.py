@@ -1,4 +1,4 @@
-"""Voice activity: the same numbers as the package that the weights come from, and turns with a beginning and an end."""
+"""Voice activity: the same numbers as the package that the weights come from, and real turns found with them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 import silero_vad
 import torch
 
-from duologue.audio.vad import WINDOW, Began, Ended, Endpointer, Goes, VoiceActivity
+from duologue.audio.vad import WINDOW, VoiceActivity, together
 from duologue.errors import AudioError
+from duologue.streaming.turns import Turn, TurnConfig, TurnDetector
 
 WEIGHTS = Path(silero_vad.__file__).parent / "data"
 
@@ -75,32 +76,39 @@ def test_slots_are_isolated():
         torch.testing.assert_close(model()(torch.stack([a, b]), both)[:1], model()(a[None], alone))
 
 
-@pytest.mark.parametrize("chunk", [160, 512, 4_000, 100_000])
-def test_a_turn_begins_with_what_came_before_and_ends_after_silence(chunk):
-    audio = np.concatenate([silence(2.0), voice(2.0), silence(1.5)])
-    endpointer, events = Endpointer(model()), []
-    for begin in range(0, len(audio), chunk):
-        events += endpointer.push(audio[begin : begin + chunk])
-    kinds = [type(event) for event in events]
-    assert kinds.count(Began) == kinds.count(Ended) == 1
-    assert kinds[0] is Began and set(kinds[1:-1]) == {Goes} and kinds[-1] is Ended
-    turn = np.concatenate([event.samples for event in events[:-1]])
-    at = int(np.flatnonzero(audio == turn[0])[0])
-    np.testing.assert_array_equal(audio[at : at + len(turn)], turn)  # no sample is lost or doubled
-    assert 1.4 < at / 16_000 < 2.0  # a little before the voice
-    assert 4.3 < (at + len(turn)) / 16_000 < 5.0  # after it, and the silence that ends a turn
+def test_streams_together_give_what_each_gives_alone():
+    streams = [np.concatenate([silence(0.3), voice(0.5)]), voice(0.8), silence(0.8)]
+    windows = [list(audio[: 24 * WINDOW].reshape(24, WINDOW)) for audio in streams]
+    states = [model().init_state(1) for _ in streams]
+    alone = [model().init_state(1) for _ in streams]
+    with torch.no_grad():
+        for step in range(24):
+            which = [0, 1, 2] if step % 3 else [2, 0]  # not all of them have a window each time
+            got = together(model(), [windows[i][step] for i in which], [states[i] for i in which])
+            want = [float(model()(torch.from_numpy(windows[i][step])[None], alone[i])) for i in which]
+            np.testing.assert_allclose(got, want, atol=1e-5)
 
 
-def test_silence_begins_no_turn():
-    assert Endpointer(model()).push(silence(3.0)) == []
+def turns(audio: np.ndarray) -> list[tuple[Turn, float]]:
+    """What becomes of the user's turns, and when, in seconds."""
+    detector, state, found = TurnDetector(TurnConfig(), window=WINDOW / 16_000), model().init_state(1), []
+    for number, window in enumerate(audio[: len(audio) // WINDOW * WINDOW].reshape(-1, WINDOW), start=1):
+        with torch.no_grad():
+            turn = detector.step(together(model(), [window], [state])[0])
+        if turn is not None:
+            found.append((turn, number * WINDOW / 16_000))
+    return found
 
 
-def test_reset_is_fresh():
-    endpointer = Endpointer(model())
-    endpointer.push(voice(1.0))
-    assert endpointer.speaking
-    endpointer.reset()
-    assert not endpointer.speaking and endpointer.push(silence(1.0)) == []
+def test_a_voice_between_silences_is_a_turn():
+    found = turns(np.concatenate([silence(2.0), voice(2.0), silence(1.5)]))
+    assert [turn for turn, _ in found] == [Turn.BEGAN, Turn.PAUSED, Turn.ENDED]
+    began, _, ended = (at for _, at in found)
+    assert 2.0 < began < 2.4 and 4.5 < ended < 5.0
+
+
+def test_silence_is_no_turn():
+    assert turns(silence(3.0)) == []
 
 
 def test_missing_weights_are_named(tmp_path):

@@ -1,4 +1,4 @@
-"""Is somebody speaking, and when did they stop: Silero's voice activity model with its memory handed in.
+"""Is somebody speaking: Silero's voice activity model with its memory handed in.
 
 The weights come from the silero-vad package (MIT), 16 kHz. The network is small: a short-time Fourier transform as a
 convolution, four convolutions, one LSTM cell, one output; 0.3 M parameters, a fraction of a millisecond a window.
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from duologue.audio.frames import Framer
 from duologue.errors import AudioError
 
 SAMPLE_RATE = 16_000  # Hz
@@ -89,74 +88,6 @@ def together(model: VoiceActivity, windows: Sequence[np.ndarray], states: Sequen
         for one, part in zip(states, getattr(state, field.name).split(1), strict=True):
             setattr(one, field.name, part.clone())
     return probabilities
-
-
-@dataclass(frozen=True, kw_only=True)
-class EndpointConfig:
-    """When a turn begins and ends."""
-
-    threshold: float = 0.5  # probability from which a window is speech; it stays speech down to 0.15 less
-    start: float = 0.096  # seconds of speech that begin a turn
-    end: float = 0.6  # seconds of silence that end it
-    before: float = 0.4  # seconds before the beginning that belong to the turn
-
-
-@dataclass(frozen=True)
-class Began:
-    """A turn has begun; `samples` are its audio so far, a little of what came before included."""
-
-    samples: np.ndarray
-
-
-@dataclass(frozen=True)
-class Goes:
-    """More audio of the turn."""
-
-    samples: np.ndarray
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The turn is over; the silence that told so has been given as audio already."""
-
-
-class Endpointer:
-    """Finds the turns in one stream of 16 kHz mono audio. All its memory is of this one stream."""
-
-    def __init__(self, model: VoiceActivity, config: EndpointConfig | None = None):
-        self.model, self.config = model, config or EndpointConfig()
-        self._framer = Framer(WINDOW)
-        self.reset()
-
-    def reset(self) -> None:
-        """Forgets what was heard: the next samples begin a stream."""
-        self._framer.flush()
-        self._state = self.model.init_state(1)
-        self._before: list[np.ndarray] = []
-        self.speaking = False
-        self._run = 0  # windows in a row that speak against the present state
-
-    def push(self, samples: np.ndarray) -> list[Began | Goes | Ended]:
-        """Takes the next samples and says what became of the turn."""
-        return [event for window in self._framer.push(samples) for event in self._step(window)]
-
-    @torch.inference_mode()
-    def _step(self, window: np.ndarray) -> list[Began | Goes | Ended]:
-        config, seconds = self.config, WINDOW / SAMPLE_RATE
-        probability = float(self.model(torch.from_numpy(np.array(window))[None], self._state))
-        speech = probability >= config.threshold - (0.15 if self.speaking else 0.0)
-        self._run = self._run + 1 if speech != self.speaking else 0
-        if self.speaking:
-            over = self._run * seconds >= config.end
-            if over:
-                self.speaking, self._run = False, 0
-            return [Goes(window), *([Ended()] if over else [])]
-        self._before.append(window)
-        if self._run * seconds >= config.start:
-            begun, self._before, self.speaking, self._run = np.concatenate(self._before), [], True, 0
-            return [Began(begun)]
-        del self._before[: max(0, len(self._before) - round(config.before / seconds))]
-        return []
 
 
 def _packaged_weights() -> Path:

@@ -1,92 +1,161 @@
-"""A page to talk to a model: `/` is the page, `/talk` its WebSocket, `/health` says whether the seat is free."""
+"""The server as one application: every protocol on one port, one engine behind them all.
+
+Every request passes the door (`_Door`) first: another site's page, a missing key, or one conversation too many for a
+key are turned away there, whatever the protocol.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import functools
-import ipaddress
 import socket
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from duologue.audio.vad import SAMPLE_RATE, VoiceActivity
+from duologue.audio.vad import VoiceActivity
+from duologue.engine import Engine
 from duologue.errors import ServerError
 from duologue.pipeline import Pipeline
-from duologue.server import messages
-from duologue.server.talk import Talk, TalkConfig
+from duologue.server import moshi_ws, realtime, web
+from duologue.server.assistant import Assistant, Library
+from duologue.server.http_api import HttpApi, HttpLimits, failure
+from duologue.server.metrics import Metrics
+from duologue.server.moshi_ws import MoshiConfig
+from duologue.server.realtime import RealtimeLimits, SecretStore
+from duologue.server.security import Keys, same_site
+from duologue.skills.router import Router
+from duologue.streaming.turns import OverlapConfig
 
-_PAGE = Path(__file__).parent / "web" / "index.html"
-_BUSY = "Somebody else is talking right now. You get the seat as soon as it is free."
+_OPEN = ("/healthz", "/readyz", *web.files())  # what anybody may see: there is nothing in it
+_LARGEST_FRAME = 21 * 2**20  # bytes of a WebSocket message: 15 MiB of audio in base64, and its JSON
 
 
-class Seat:
-    """One visitor at a time talks; one thread owns the model, so that the event loop is never held up."""
+@dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """What a server allows."""
 
-    def __init__(self, pipeline: Pipeline, config: TalkConfig):
-        if pipeline.input_rate != SAMPLE_RATE:
-            raise ServerError(f"serve: need a model that listens at {SAMPLE_RATE} Hz, got {pipeline.input_rate} Hz")
-        self.pipeline, self.config = pipeline, config
-        self.voice = VoiceActivity.load()
-        self.taken = False
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+    max_sessions: int = 8
+    per_key: int = 8  # conversations of one key at once
+    origins: tuple[str, ...] = ()  # of pages on other sites that may use the server
+    overlap: OverlapConfig | None = field(default_factory=OverlapConfig)  # None: any speech stops an answer
+    skills: bool = True  # whether offline skills answer what they can
+    http: HttpLimits = field(default_factory=HttpLimits)
+    realtime: RealtimeLimits = field(default_factory=RealtimeLimits)
+    moshi: MoshiConfig = field(default_factory=MoshiConfig)
 
-    async def run(self, function: Any, *args: Any) -> Any:
-        """Calls a function on the thread that owns the model."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, functools.partial(function, *args))
+    def __post_init__(self):
+        if self.max_sessions < 1 or self.per_key < 1:
+            raise ServerError(f"serve: need room for at least one conversation, got {self.max_sessions}")
 
-    def close(self) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
 
-    async def page(self, request: Request) -> Response:
-        return FileResponse(_PAGE, headers={"cache-control": "no-cache", "x-content-type-options": "nosniff"})
+class _Door:
+    """Turns away who may not come in, before any endpoint sees them."""
 
-    async def health(self, request: Request) -> Response:
-        return JSONResponse({"model": self.pipeline.name, "free": not self.taken})
+    def __init__(self, app: ASGIApp, *, keys: Keys, config: ServeConfig):
+        self.app, self.keys, self.config = app, keys, config
+        self._inside: Counter[str] = Counter()
 
-    async def talk(self, websocket: WebSocket) -> None:
-        if not _same_site(websocket):
-            await websocket.close(1008)  # refused before the handshake: the browser sees 403
-            return
-        await websocket.accept()
-        if self.taken:
-            await websocket.send_json({"type": "busy", "message": _BUSY})
-            await websocket.close(1013)
-            return
-        self.taken = True
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self.app(scope, receive, send)
+        connection = HTTPConnection(scope)
+        if not same_site(connection, self.config.origins):
+            return await self._refuse(scope, receive, send, "pages of other sites may not use this server", 403)
+        if scope["path"] in _OPEN:
+            return await self.app(scope, receive, send)
+        who = self.keys.who(connection)
+        if who is None:
+            return await self._refuse(scope, receive, send, "need a valid key: Authorization: Bearer ...", 401)
+        if self._inside[who] >= self.config.per_key and self.keys.needed:
+            return await self._refuse(scope, receive, send, "too many conversations with this key at once", 429)
+        scope.setdefault("state", {})["who"] = who
+        self._inside[who] += 1
         try:
-            ready = {"type": "ready", "model": self.pipeline.name, "rate": self.pipeline.output_rate}
-            await websocket.send_json(ready)
-            conversation = await self.run(self.pipeline.conversation)
-            await Talk(websocket, conversation, voice=self.voice, run=self.run, config=self.config).converse()
+            await self.app(scope, receive, send)
         finally:
-            self.taken = False
+            self._inside[who] -= 1
+
+    @staticmethod
+    async def _refuse(scope: Scope, receive: Receive, send: Send, message: str, status: int) -> None:
+        if scope["type"] == "http":
+            return await failure(message, status=status, code="invalid_api_key" if status == 401 else None)(
+                scope, receive, send
+            )
+        # A WebSocket that is not accepted: say it with a status where the server can, else close it.
+        if "websocket.http.response" in scope.get("extensions", {}):
+            response = failure(message, status=status, code="invalid_api_key" if status == 401 else None)
+            return await response(scope, receive, send)
+        await send({"type": "websocket.close", "code": 1008, "reason": message})
 
 
-def create_app(pipeline: Pipeline, *, config: TalkConfig | None = None) -> Starlette:
-    """The whole server as an ASGI application.
+class Server:
+    """An engine and what is served from it."""
 
-    Raises:
-        ServerError: the model does not listen at 16 kHz.
-    """
-    seat = Seat(pipeline, config or TalkConfig())
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        config: ServeConfig | None = None,
+        keys: Keys | None = None,
+        library: Library | None = None,
+    ):
+        self.pipeline, self.config, self.keys = pipeline, config or ServeConfig(), keys or Keys()
+        self.metrics, self._library, self._router = Metrics(), library or Library(), Router()
+        self.engine = Engine(
+            pipeline.model, slots=self.config.max_sessions, voice=VoiceActivity.load(), watch=self.metrics
+        )
 
-    @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        yield
-        seat.close()
+    def app(self, more: Sequence[BaseRoute] = ()) -> ASGIApp:
+        """The application. The engine runs while it does."""
 
-    routes = [Route("/", seat.page), Route("/health", seat.health), WebSocketRoute("/talk", seat.talk)]
-    return Starlette(routes=routes, lifespan=lifespan)
+        @contextlib.asynccontextmanager
+        async def lifespan(app: Starlette) -> AsyncIterator[None]:
+            self.engine.start()
+            yield
+            self.engine.close()
+
+        secrets = SecretStore(issue=lambda seconds, by: self.keys.issue(seconds, by=by), limits=self.config.realtime)
+        routes = [
+            *more,
+            Route("/healthz", self._health),
+            Route("/readyz", self._ready),
+            Route("/metrics", self._metrics),
+            *web.routes(),
+            realtime.route(self.engine, self.config.realtime, options=self.options, secrets=secrets),
+            secrets.route(),
+            moshi_ws.route(self.engine, self.config.moshi),
+            *HttpApi(self.engine, name=self.pipeline.name, limits=self.config.http).routes(),
+        ]
+        return _Door(Starlette(routes=routes, lifespan=lifespan), keys=self.keys, config=self.config)
+
+    def options(self) -> realtime.Options:
+        """What a conversation over the Realtime API begins with; its assistant is its own."""
+        assistant = Assistant(self._library, self._router, offline=self.config.skills)
+        return realtime.Options(
+            settings=realtime.Settings(model=self.pipeline.name),
+            router=assistant.call,
+            reply=assistant.reply,
+            overlap=self.config.overlap,
+        )
+
+    async def _health(self, request: Request) -> Response:
+        alive = self.engine.alive
+        return JSONResponse({"alive": alive}, status_code=200 if alive else 503)
+
+    async def _ready(self, request: Request) -> Response:
+        free = self.engine.free if self.engine.alive else 0
+        about = {"model": self.pipeline.name, "places": self.config.max_sessions, "free": free}
+        return JSONResponse(about, status_code=200 if self.engine.alive else 503)
+
+    async def _metrics(self, request: Request) -> Response:
+        return PlainTextResponse(self.metrics.text(self.engine), media_type="text/plain; version=0.0.4")
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -109,10 +178,9 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def serve(
-    pipeline: Pipeline,
+    server: Server,
     listener: socket.socket,
     *,
-    config: TalkConfig | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
 ) -> None:
@@ -127,10 +195,15 @@ def serve(
     import uvicorn
 
     settings = uvicorn.Config(
-        create_app(pipeline, config=config),
+        server.app(),
         log_level="warning",
-        ws_max_size=messages.LONGEST_SOUND,
+        ws_max_size=_LARGEST_FRAME,
         ws_max_queue=8,
+        ws_ping_interval=2.0,  # a client that is gone without a word gives its place back within five seconds
+        ws_ping_timeout=2.5,
+        ws_per_message_deflate=False,  # sound does not get smaller, and every connection would pay for it
+        timeout_keep_alive=20,
+        h11_max_incomplete_event_size=2**16,
         timeout_graceful_shutdown=2,
         ssl_certfile=certificate,
         ssl_keyfile=str(key) if key else None,
@@ -141,21 +214,3 @@ def serve(
         raise ServerError(f"{certificate}: not a certificate with its key, in PEM ({error})") from error
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn has shut down in order before it passes this on
         uvicorn.Server(settings).run(sockets=[listener])
-
-
-def _same_site(connection: HTTPConnection) -> bool:
-    """No other website may use a visitor's browser to talk to this server, by its own name or by a rebound one."""
-    host = connection.headers.get("host", "")
-    origin = connection.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
-        return False
-    server = connection.scope.get("server")
-    name = urlsplit(f"//{host}").hostname or ""
-    return not (server and _is_loopback(server[0])) or name == "localhost" or _is_loopback(name)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False

@@ -66,13 +66,13 @@ class Assistant:
         )
         self._functions: tuple[Sequence[dict[str, Any]], list[Tool]] = ((), [])
 
-    def call(self, transcript: str, functions: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
+    def call(self, transcript: str, tools: Sequence[dict[str, Any]]) -> tuple[str, str] | None:
         """The client's function that a request wants, and its arguments as JSON; None: no function, or a skill."""
-        if functions is not self._functions[0]:
-            self._functions = (functions, of_functions(list(functions)))
-        tools = [*self._functions[1], *self._skills]
-        choice = self._router.choose(transcript, tools, self._context.at(self._now()))
-        if choice is None or choice.tool not in {tool.name for tool in self._functions[1]}:
+        if tools is not self._functions[0]:
+            self._functions = (tools, of_functions(list(tools)))
+        functions = self._functions[1]
+        choice = self._router.choose(transcript, [*functions, *self._skills], self._context.at(self._now()))
+        if choice is None or choice.tool not in {tool.name for tool in functions}:
             return None
         return choice.tool, json.dumps(choice.arguments)
 

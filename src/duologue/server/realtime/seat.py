@@ -1,0 +1,188 @@
+"""A place in the engine as a connection uses it: what is asked goes one way, what happens comes back with what was
+decided about it.
+
+Everything but `_decide` and `_sink` runs where the connection does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from duologue.engine import Engine, SessionConfig
+from duologue.streaming.events import Audio, Done, Event, Heard, Interrupted, Text
+from duologue.streaming.turns import OverlapConfig, TurnConfig
+
+logger = logging.getLogger(__name__)
+
+Tools = Sequence[dict[str, Any]]
+"""The client's functions, as it described them."""
+
+
+class Router(Protocol):
+    """Chooses a function for what was said. Called on the engine's thread: it must not wait."""
+
+    def __call__(self, transcript: str, tools: Tools) -> tuple[str, str] | None:
+        """The name of the function and its arguments as JSON, or None: no function."""
+        ...
+
+
+Reply = Callable[[str], "str | None"]
+"""What the server itself says to a transcript, or None: the model answers. Called on the engine's thread."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What follows a turn of the user's."""
+
+    answers: bool = True
+    tools: Tools = ()
+    router: Router | None = None
+    reply: Reply | None = None
+
+    def decide(self, transcript: str) -> Decision:
+        call, said = None, ""
+        try:
+            if self.tools and self.router is not None and transcript:
+                call = self.router(transcript, self.tools)
+            if call is None and self.reply is not None and transcript:
+                said = self.reply(transcript) or ""
+        except Exception:
+            logger.exception("what follows a turn cannot be decided; the model answers")
+        return Decision(call, pieces(said))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A function to call, or texts to say one after another; neither: the model answers."""
+
+    call: tuple[str, str] | None = None
+    said: tuple[str, ...] = ()
+
+
+def pieces(text: str, *, most: int = 240) -> tuple[str, ...]:
+    """A text as the model can say it, which is little at once: whole sentences where they are short enough."""
+    words, found = text.split(), [""]
+    for index, word in enumerate(words):
+        ended = index and words[index - 1][-1] in ".!?" and len(found[-1]) > most // 2
+        if found[-1] and (ended or len(found[-1]) + len(word) >= most):
+            found.append("")
+        found[-1] = f"{found[-1]} {word[:most]}".strip()
+    return tuple(each for each in found if each)
+
+
+@dataclass(frozen=True)
+class _Fence:
+    number: int
+
+
+Happened = Callable[[Event, "Decision | None"], None]
+"""Takes what happened; with the end of a turn, what follows it (None: nothing yet)."""
+
+
+@dataclass
+class Seat:
+    """One place.
+
+    Args:
+        soon: calls a function with these arguments where the connection runs; from any thread.
+    Raises:
+        BusyError: there is none.
+    """
+
+    engine: Engine
+    happened: Happened
+    soon: Callable[..., object]
+    turns: TurnConfig | None = None
+    interrupts: bool = True
+    overlap: OverlapConfig | None = None
+    paced: bool = True
+    backlog: float = 30.0
+    policy: Policy = field(default_factory=Policy)
+    holds: bool = False  # whether the turn that is being heard gets no answer by itself
+
+    def __post_init__(self) -> None:
+        self._decision: Decision | None = None  # on the engine's thread
+        self._fences = self._passed = 0
+        self._session = self.engine.open(
+            self._sink,
+            SessionConfig(
+                turns=self.turns,
+                interrupts=self.interrupts,
+                overlap=self.overlap,
+                paced=self.paced,
+                backlog=self.backlog,
+                decide=self._decide,
+            ),
+        )
+
+    @property
+    def rate(self) -> int:
+        """Hz of what is heard."""
+        return self.engine.runner.spec.input_rate
+
+    def listen(self, samples: np.ndarray) -> None:
+        """Raises BusyError where too much waits."""
+        self._session.listen(samples)
+
+    def end_turn(self) -> None:
+        """The user's turn is over; nothing follows by itself."""
+        self.holds = True
+        self._session.end_turn()
+
+    def set_turns(self, turns: TurnConfig | None, *, interrupts: bool) -> None:
+        """Forgets a turn that has begun."""
+        self._session.set_turns(turns, interrupts=interrupts)
+
+    def write(self, role: str, text: str) -> None:
+        self._session.write(role, text)
+
+    def forget(self, *turns: tuple[str, str]) -> None:
+        self._session.forget(*turns)
+
+    def answer(self, text: str | None = None) -> None:
+        """Has the model answer, or say a text."""
+        if text is None:
+            self._session.answer()
+        else:
+            self._session.say(text)
+
+    def stop(self, heard: float | None = None) -> None:
+        """Cuts the answer short. What is still on its way of it does not arrive."""
+        self._fences += 1
+        fence: Any = _Fence(self._fences)
+        self._session.stop(heard)
+        self.engine.post(lambda: self.soon(self._arrived, fence, None))
+
+    def close(self) -> None:
+        self._session.close()
+
+    def _decide(self, transcript: str) -> bool | str:
+        policy = self.policy
+        if self.holds or not policy.answers:
+            self._decision = None
+            return False
+        self._decision = decision = policy.decide(transcript)
+        return False if decision.call else decision.said[0] if decision.said else True
+
+    def _sink(self, event: Event) -> None:
+        decision = None
+        if isinstance(event, Heard) and event.final:
+            decision, self._decision = self._decision, None
+        self.soon(self._arrived, event, decision)
+
+    def _arrived(self, event: Event | _Fence, decision: Decision | None) -> None:
+        if isinstance(event, _Fence):
+            self._passed = event.number
+            return
+        if isinstance(event, Heard) and event.final:
+            self.holds = False
+            if decision is not None:  # an answer begins: it is not the one that was stopped
+                self._passed = self._fences
+        stale = self._passed < self._fences and isinstance(event, (Text, Audio, Done, Interrupted))
+        if not stale:
+            self.happened(event, decision)

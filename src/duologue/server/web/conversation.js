@@ -1,0 +1,435 @@
+// Whose turn it is: from presses, sounds and the server's events to what is sent, played and shown.
+
+import { fromBase64, toBase64 } from "./connection.js";
+import { Microphone, Player, RATE, Trouble } from "./sound.js";
+import { recall, remember } from "./store.js";
+
+const TAP = 300; // ms: a shorter press is a tap, after which the next press ends the question
+const BEFORE = 10; // blocks of 20 ms from before the press that belong to it: people speak as they press
+const SHORTEST = 120; // ms of a question
+const LONGEST = 55000; // ms of a question: a forgotten tap ends by itself
+const PATIENCE = 40000; // ms for an answer to begin
+const STILL = 5000; // ms that an answer stands still for somebody who speaks over it
+const SILENCE = 500; // ms of silence that end a turn, hands-free
+const MEMORY = 10; // turns that a new session is told about
+const EXPECTED = ["response_cancel_not_active", "item_truncate_invalid_item_id"]; // races that harm nobody
+
+/** `view` shows: refresh(), glow(level), trouble(error or null), diagnostics(state), announce(text). */
+export class Conversation {
+  constructor({ line, words, waves, recording, view }) {
+    Object.assign(this, { line, words, waves, recording, view });
+    this.free = this.muted = false; // hands-free; ... and not listening
+    this.pressed = 0; // when the button went down, in ms
+    this.voice = recall("voice");
+    this.omega = recall("omega");
+    this.reset();
+  }
+
+  /** Nothing is going on: a new session begins. */
+  reset() {
+    this.player?.clear();
+    this.words?.last?.finish();
+    clearTimeout(this.patience);
+    clearTimeout(this.still);
+    this.answers = new Map(); // response id: the answers that are made or played
+    this.items = new Map(); // user item id: its turn
+    this.turn = null;
+    this.listening = this.latched = this.hearing = this.waiting = this.held = false;
+    this.before = []; // blocks from before the press
+    this.written = 0; // ms of audio that the session was sent
+    this.writtenEnd = 0; // when the last of it was heard here
+    this.silence = SILENCE;
+  }
+
+  get phase() {
+    if (!this.line.open) return "off";
+    if (this.listening || this.hearing) return "listening";
+    if (this.held) return "paused";
+    if (this.answers.size) return "answering";
+    if (this.waiting) return "waiting";
+    return this.free ? (this.muted ? "muted" : "free") : "idle";
+  }
+
+  // -- sound ----------------------------------------------------------------------------------------------------------
+
+  /** Opens loudspeaker and microphone, once. Returns whether they are there. */
+  async hear() {
+    this.opening ??= this.open();
+    try {
+      await this.opening;
+      this.view.trouble(null);
+      return true;
+    } catch (error) {
+      this.view.trouble(error instanceof Trouble ? error : new Trouble("The sound cannot be used", error.message));
+      return false;
+    } finally {
+      if (!this.microphone) this.opening = null;
+    }
+  }
+
+  async open() {
+    this.player ??= await Player.open({
+      played: report => this.played(report),
+      audible: (id, at) => this.audible(id, at),
+      drained: id => this.drained(id),
+    });
+    await this.player.resume();
+    this.microphone = await Microphone.open(recall("microphone"), this.player.context, {
+      block: block => this.block(block),
+      lost: () => this.lost(),
+    });
+    this.view.refresh();
+  }
+
+  async choose(deviceId) {
+    remember("microphone", deviceId);
+    if (!this.microphone) return;
+    this.shut();
+    await this.hear();
+  }
+
+  shut() {
+    this.microphone?.close();
+    this.microphone = this.opening = null;
+  }
+
+  lost() {
+    this.shut();
+    if (this.listening) this.drop();
+    this.setFree(false);
+    this.view.trouble(new Trouble("The microphone is gone", "It was unplugged or taken away. Plug it in or choose another, then try again."));
+  }
+
+  block(block) {
+    if (this.listening || (this.free && !this.muted && this.line.open)) return this.write(block);
+    this.before.push(block);
+    if (this.before.length > BEFORE) this.before.shift();
+  }
+
+  write({ pcm, end }) {
+    this.view.glow(pcm.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 32768);
+    if (!this.line.send({ type: "input_audio_buffer.append", audio: toBase64(pcm) })) {
+      if (this.line.open) this.words.note("The line to the server is too slow for your voice; some of it was lost.", true);
+      return;
+    }
+    this.written += (pcm.length / RATE) * 1000;
+    this.writtenEnd = end;
+    this.waves.add("you", pcm, end);
+    this.recording.add("you", pcm, end);
+    if (this.listening && !this.free && this.asked() > LONGEST) this.ask();
+  }
+
+  // -- press and talk -------------------------------------------------------------------------------------------------
+
+  async press() {
+    if (this.pressed || this.starting) return;
+    if (this.line.state === "resting") return this.line.dial();
+    if (!this.line.open) return;
+    if (this.free) return this.answers.size ? this.interrupt({ tell: true }) : this.mute(!this.muted);
+    if (this.latched) return this.ask();
+    if (this.listening) return; // the last question is on its way
+    this.pressed = performance.now();
+    this.tapped = false;
+    this.starting = true;
+    const ready = await this.start();
+    this.starting = false;
+    if (ready && this.line.open && (this.pressed || this.tapped)) {
+      this.latched = this.tapped; // let go already
+      return this.listen();
+    }
+    this.pressed = 0;
+    this.view.refresh();
+  }
+
+  /** Makes it quiet, and hears. */
+  async start() {
+    this.cutting = this.answers.size > 0;
+    if (this.cutting) {
+      this.before = []; // the answer is in it
+      await this.interrupt({ tell: true });
+    }
+    return this.hear();
+  }
+
+  listen() {
+    this.listening = true;
+    this.waiting = false;
+    this.turn = this.words.begin();
+    this.turn.heard("");
+    this.turn.from = this.written;
+    for (const block of this.before.splice(0)) this.write(block);
+    this.view.refresh();
+  }
+
+  release() {
+    const tapped = performance.now() - this.pressed < TAP;
+    if (!this.pressed) return;
+    this.pressed = 0;
+    if (!this.listening) return void (this.tapped = tapped && !this.cutting);
+    if (!tapped) return this.ask();
+    if (this.cutting) return this.drop(); // it was meant to stop the answer
+    this.latched = true;
+    this.view.refresh();
+  }
+
+  asked() {
+    return this.written - this.turn.from;
+  }
+
+  /** The question is complete. */
+  async ask() {
+    if (!this.listening || this.asking) return;
+    this.asking = true;
+    this.latched = false;
+    const ended = performance.now(), { turn } = this;
+    await this.microphone?.flush();
+    this.asking = false;
+    if (!this.listening || turn !== this.turn) return;
+    if (this.asked() < SHORTEST) return this.drop();
+    this.listening = false;
+    turn.ended = ended;
+    this.line.send({ type: "input_audio_buffer.commit" });
+    this.line.send({ type: "response.create" });
+    this.wait();
+  }
+
+  /** Forgets the question. */
+  drop() {
+    this.line.send({ type: "input_audio_buffer.clear" });
+    this.listening = this.latched = false;
+    this.turn?.drop();
+    this.turn = null;
+    this.view.glow(0);
+    this.view.refresh();
+  }
+
+  /** Stops whatever is going on. */
+  stop() {
+    if (this.listening) this.drop();
+    else if (this.answers.size) this.interrupt({ tell: true });
+  }
+
+  wait() {
+    this.waiting = true;
+    this.view.glow(0);
+    this.view.refresh();
+    clearTimeout(this.patience);
+    this.patience = setTimeout(() => {
+      if (!this.waiting) return;
+      this.waiting = false;
+      this.words.note("The server took the question and has not answered.", true);
+      this.view.refresh();
+    }, PATIENCE);
+  }
+
+  // -- hands-free -----------------------------------------------------------------------------------------------------
+
+  async setFree(free) {
+    if (free && !(await this.hear())) free = false;
+    if (free !== this.free) {
+      if (this.listening) this.drop();
+      this.free = free;
+      this.muted = this.hearing = false;
+      this.configure();
+    }
+    this.view.refresh();
+  }
+
+  mute(muted) {
+    this.muted = muted;
+    if (muted) this.line.send({ type: "input_audio_buffer.clear" });
+    if (muted) this.hearing = false;
+    this.view.glow(0);
+    this.view.refresh();
+  }
+
+  /** Tells the session how it is to be. */
+  configure() {
+    const input = { format: { type: "audio/pcm", rate: RATE }, transcription: { model: this.line.model.id } };
+    input.turn_detection = this.free ? { type: "server_vad", silence_duration_ms: SILENCE } : null;
+    const output = { format: { type: "audio/pcm", rate: RATE } };
+    if (this.voice) output.voice = this.voice;
+    const session = { type: "realtime", audio: { input, output } };
+    if (this.offered?.omega && this.omega !== null) session.duologue = { omega: Number(this.omega) };
+    this.line.send({ type: "session.update", session });
+  }
+
+  // -- answers --------------------------------------------------------------------------------------------------------
+
+  /** Cuts short what is made and played. `tell`: the server does not know yet. */
+  async interrupt({ tell = false } = {}) {
+    const cut = [...this.answers.values()];
+    if (!cut.length) return;
+    this.answers.clear(); // what still comes of them finds nobody
+    clearTimeout(this.still);
+    this.held = false;
+    this.view.refresh();
+    const { id, heard } = await this.player.clear();
+    for (const answer of cut) {
+      const ms = Math.min(answer.id === id ? heard : 0, Math.floor((answer.samples / RATE) * 1000));
+      if (answer.item && answer.samples) this.line.send({ type: "conversation.item.truncate", item_id: answer.item, content_index: 0, audio_end_ms: ms });
+      if (tell && !answer.done) this.line.send({ type: "response.cancel", response_id: answer.id }); // after how much was heard
+      answer.turn.number("", `interrupted after ${(ms / 1000).toFixed(1)} s`);
+      answer.turn.finish(true);
+    }
+    this.view.glow(0);
+    this.view.refresh();
+  }
+
+  audible(id, at) {
+    const answer = this.answers.get(id);
+    if (!answer || answer.turn.ended === null) return;
+    const { ended } = answer.turn, silence = answer.turn.silence;
+    const title = "from the end of your words to the first sound out of the loudspeaker" + (silence ? `, the ${silence} ms of silence that end a turn included` : "");
+    answer.turn.number(`${Math.round(at - ended)} ms`, "to first sound, heard here", title);
+    answer.turn.ended = null; // once
+    this.waves.mark(ended, at);
+  }
+
+  played({ pcm, rate, end, state }) {
+    this.waves.add("it", pcm, end, rate);
+    this.recording.add("it", rate === RATE ? pcm : thinned(pcm, rate), end);
+    if (this.phase !== "listening") this.view.glow(pcm.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 32768);
+    this.view.diagnostics(state);
+  }
+
+  drained(id) {
+    const answer = this.answers.get(id);
+    if (!answer) return;
+    this.answers.delete(id);
+    this.view.announce(answer.turn.said);
+    this.view.glow(0);
+    this.view.refresh();
+  }
+
+  /** When a place in the session's audio was heard here, in ms. */
+  moment(ms) {
+    return this.writtenEnd - (this.written - ms);
+  }
+
+  take(event) {
+    this.on[event.type]?.(event);
+  }
+
+  on = {
+    "session.created": ({ session }) => {
+      this.reset();
+      this.offered = session.duologue ?? null; // what the server has beyond the protocol
+      this.given = session.audio?.output?.voice;
+      this.configure();
+      for (const [role, text] of this.words.history.slice(-2 * MEMORY)) {
+        const content = [{ type: role === "user" ? "input_text" : "output_text", text }];
+        this.line.send({ type: "conversation.item.create", item: { type: "message", role, content } });
+      }
+    },
+    "session.updated": ({ session }) => {
+      this.silence = session.audio?.input?.turn_detection?.silence_duration_ms ?? SILENCE;
+    },
+    "input_audio_buffer.speech_started": ({ item_id }) => {
+      if (!this.free) return;
+      this.interrupt();
+      this.turn = this.words.begin();
+      this.turn.heard("");
+      this.items.set(item_id, this.turn);
+      this.hearing = true;
+      this.view.refresh();
+    },
+    "input_audio_buffer.speech_stopped": ({ item_id, audio_end_ms }) => {
+      const turn = this.items.get(item_id);
+      if (!turn) return;
+      turn.ended = this.moment(audio_end_ms - this.silence);
+      turn.silence = this.silence;
+      this.hearing = false;
+      this.wait();
+    },
+    "input_audio_buffer.committed": ({ item_id }) => {
+      if (this.turn && !this.items.has(item_id)) this.items.set(item_id, this.turn);
+      while (this.items.size > 50) this.items.delete(this.items.keys().next().value);
+    },
+    "conversation.item.input_audio_transcription.delta": ({ item_id, delta }) => {
+      (this.items.get(item_id) ?? (this.listening ? this.turn : null))?.heard(delta ?? "");
+    },
+    "conversation.item.input_audio_transcription.completed": ({ item_id, transcript }) => {
+      const turn = this.items.get(item_id);
+      turn?.heard(transcript.trim() || "…", { final: true });
+      turn?.hush();
+      if (turn && transcript.trim()) this.view.announce(`You: ${transcript}`);
+    },
+    "conversation.item.input_audio_transcription.failed": ({ item_id }) => this.items.get(item_id)?.hush(),
+    "response.created": ({ response }) => {
+      this.waiting = false;
+      const turn = this.turn && !this.turn.taken ? this.turn : this.words.begin(); // an alarm asks nobody
+      turn.taken = true;
+      this.answers.set(response.id, { id: response.id, turn, item: null, samples: 0, done: false });
+      this.view.refresh();
+    },
+    "response.output_item.added": ({ response_id, item }) => {
+      const answer = this.answers.get(response_id);
+      if (answer && item.type === "message") answer.item = item.id;
+    },
+    "response.output_audio.delta": ({ response_id, delta }) => {
+      const answer = this.answers.get(response_id);
+      if (!answer || !this.player) return;
+      const pcm = fromBase64(delta);
+      answer.samples += pcm.length;
+      this.player.push(response_id, pcm);
+    },
+    "response.output_audio.done": ({ response_id }) => this.player?.end(response_id),
+    "response.output_audio_transcript.delta": ({ response_id, delta }) => this.answers.get(response_id)?.turn.says(delta),
+    "response.output_text.delta": ({ response_id, delta }) => this.answers.get(response_id)?.turn.says(delta),
+    "response.done": ({ response }) => this.done(response),
+    "duologue.paused": () => {
+      if (!this.answers.size) return;
+      this.held = true;
+      this.player?.hold();
+      clearTimeout(this.still);
+      this.still = setTimeout(() => this.goOn(), STILL);
+      this.view.refresh();
+    },
+    "duologue.resumed": () => this.goOn(),
+    "duologue.metrics": ({ response_id, first_audio_ms, audio_seconds, real_time_factor }) => {
+      const turn = this.answers.get(response_id)?.turn;
+      if (turn && first_audio_ms != null) turn.number(`${Math.round(first_audio_ms)} ms`, "in the model");
+      if (turn && real_time_factor != null) turn.number("", `${audio_seconds.toFixed(1)} s · ${real_time_factor.toFixed(2)}× real time`, "seconds of speech, and the time it took to make one of them");
+    },
+    error: ({ error }) => this.refused(error),
+  };
+
+  goOn() {
+    clearTimeout(this.still);
+    if (!this.held) return;
+    this.held = false;
+    this.player?.go();
+    this.view.refresh();
+  }
+
+  done({ id, status, status_details: details }) {
+    const answer = this.answers.get(id);
+    if (!answer) return;
+    answer.done = true;
+    answer.turn.finish(status === "cancelled");
+    if (status === "failed") this.words.note(details?.error?.message ?? "The answer failed.", true);
+    if (answer.samples) return this.player.end(id);
+    this.answers.delete(id);
+    if (status === "completed" && !answer.turn.said) {
+      if (!answer.turn.asked || answer.turn.asked === "…") answer.turn.drop();
+      this.words.note("I heard no speech in that.");
+    }
+    this.view.refresh();
+  }
+
+  refused({ code, message }) {
+    if (EXPECTED.includes(code)) return;
+    if (code === "session_idle") return this.line.rest("Nobody spoke for a while.");
+    this.waiting = false;
+    if (this.turn?.blank && !this.listening && !this.hearing) this.turn.drop();
+    if (code === "input_audio_buffer_commit_empty") this.words.note("I heard no speech in that.");
+    else this.words.note(message ?? "The server did not understand this page.", true);
+    this.view.refresh();
+  }
+}
+
+/** Samples at the recording's rate, where the loudspeaker has its own: good enough to be kept. */
+function thinned(pcm, rate) {
+  return Int16Array.from({ length: Math.round((pcm.length * RATE) / rate) }, (_, i) => pcm[Math.min(pcm.length - 1, Math.round((i * rate) / RATE))]);
+}
