@@ -31,12 +31,13 @@ from duologue.eval.context import Context, fingerprint
 from duologue.eval.judges import Dnsmos
 from duologue.eval.metrics import Interval
 from duologue.eval.report import Entry, write_report
+from duologue.eval.serving import SERVE
 from duologue.eval.tasks import TASKS, Outcome, Task
 from duologue.eval.voices import reserved_speakers
 from duologue.pipeline import Pipeline
 
 JUDGE = "whisper-base"  # artefact of duologue.checkpoints
-EVALUATIONS: dict[str, tuple[Task, ...]] = {"mini": (*TASKS, *BENCH), "bench": BENCH}
+EVALUATIONS: dict[str, tuple[Task, ...]] = {"mini": (*TASKS, *BENCH), "bench": BENCH, "serve": SERVE}
 
 
 def run(

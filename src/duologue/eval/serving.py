@@ -1,0 +1,152 @@
+"""`duologue bench serve`: a server in a process of its own, called over its wire protocol in real time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from duologue.errors import DataError
+from duologue.eval.callers import Question, Turn, call
+from duologue.eval.context import Context
+from duologue.eval.metrics import bootstrap, percentile
+from duologue.eval.tasks import Outcome, Row, Task
+
+CROWDS = (1, 2, 4, 6, 8, 10)  # conversations at once
+EVERY = 10.0  # seconds between two questions of a caller
+ROUNDS = 4  # questions of each caller
+LIMIT = 0.7  # seconds to the first sound, of which p95 says whether so many can be served
+_READY = 300.0  # seconds that a server may take to start
+
+
+@contextlib.contextmanager
+def server(model: str, *options: str) -> Iterator[str]:
+    """A server on a free port; gives its address.
+
+    Raises:
+        DataError: it does not start; its last line of error is told.
+    """
+    argv = [sys.executable, "-m", "duologue", "serve", "--model", model, "--port", "0", *options]
+    with (
+        tempfile.TemporaryFile("w+") as rest,
+        subprocess.Popen(argv, stdout=rest, stderr=subprocess.PIPE, text=True) as process,
+    ):
+        alarm = threading.Timer(_READY, process.kill)
+        alarm.start()
+        assert process.stderr is not None  # it was asked for
+        lines: list[str] = []
+        for line in process.stderr:
+            lines.append(line.strip())
+            if found := re.search(r"https?://localhost:(\d+)", line):
+                break
+        alarm.cancel()
+        if not lines or not found:
+            raise DataError(f"the server of {model} did not start: {(lines or ['no word from it'])[-1]}")
+        threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it never waits for its reader
+        try:
+            yield f"127.0.0.1:{found.group(1)}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def conversations(context: Context) -> Outcome:
+    """How many can talk at once before answers come late or with gaps."""
+    questions = [Question.of(clip.audio(), 16_000) for clip in context.clean(40)]
+    crowds, rounds = (CROWDS[:2], 1) if context.quick else (CROWDS, ROUNDS)
+    context.drop_pipes()
+    table: list[dict[str, Any]] = []
+    kept: dict[int, list[Turn]] = {}
+    total = sum(crowds) * rounds
+    with server(context.name, "--max-sessions", str(max(crowds))) as address:
+        asyncio.run(call(address, questions, callers=1, every=EVERY, rounds=1))  # warm
+        for crowd in crowds:
+            before = sum(map(len, kept.values()))
+            kept[crowd] = asyncio.run(
+                call(
+                    address,
+                    questions[crowd:] + questions[:crowd],
+                    callers=crowd,
+                    every=EVERY,
+                    rounds=rounds,
+                    progress=lambda done, before=before: context.tell(before + done, total),
+                )
+            )
+            table.append(summary(crowd, kept[crowd]))
+    good = [row["conversations"] for row in table if fine(row)]
+    alone = kept[crowds[0]]
+    values = {
+        "live": bootstrap([float(max(good, default=0))], max),
+        "wire_excluded": bootstrap([1000 * t.after_decision for t in alone if t.after_decision is not None], median),
+        "wire_included": bootstrap([1000 * t.first for t in alone if t.first is not None], median),
+    }
+    rows = [{"conversations": crowd, **asdict(turn)} for crowd, turns in kept.items() for turn in turns]
+    return Outcome(values=values, count=total, details={"table": table, "rows": rows})
+
+
+def median(values: list[float]) -> float:
+    return percentile(values, 50)
+
+
+def summary(crowd: int, turns: list[Turn]) -> dict[str, Any]:
+    """One line of the table. Milliseconds."""
+    firsts = [1000 * turn.first for turn in turns if turn.first is not None]
+    after = [1000 * turn.after_decision for turn in turns if turn.after_decision is not None]
+    return {
+        "conversations": crowd,
+        "turns": len(turns),
+        "answered": len(firsts),
+        "first_p50_ms": percentile(firsts, 50) if firsts else None,
+        "first_p95_ms": percentile(firsts, 95) if firsts else None,
+        "after_decision_p50_ms": percentile(after, 50) if after else None,
+        "after_decision_p95_ms": percentile(after, 95) if after else None,
+        "gaps": sum(len(turn.gaps) for turn in turns),
+        "longest_gap_ms": 1000 * max((gap for turn in turns for gap in turn.gaps), default=0.0),
+    }
+
+
+def fine(row: dict[str, Any]) -> bool:
+    """Everybody was answered in time and without a gap. The pause that ends a turn is not counted."""
+    after = row["after_decision_p95_ms"]
+    return row["answered"] == row["turns"] and after is not None and after < 1000 * LIMIT and not row["gaps"]
+
+
+SERVE: tuple[Task, ...] = (
+    Task(
+        name="conversations",
+        run=conversations,
+        rows=(
+            Row(
+                key="live",
+                title="live conversations, a question every 10 s: p95 to the first sound under 700 ms, no gap",
+                higher=True,
+                must=4,
+                aim=10,
+            ),
+            Row(
+                key="wire_excluded",
+                title="one conversation, end of turn to first sound, p50",
+                unit="ms",
+                must=350,
+                aim=226,
+            ),
+            Row(
+                key="wire_included",
+                title="one conversation, end of speech to first sound, p50",
+                unit="ms",
+                must=700,
+                aim=450,
+            ),
+        ),
+    ),
+)
