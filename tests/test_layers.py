@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "data": "errors config numbers audio codecs",
     "pipeline": "errors config audio streaming checkpoints models",
     "engine": "errors config audio streaming",
-    "eval": "errors config audio data checkpoints pipeline engine",
+    "eval": "errors config audio streaming data checkpoints pipeline engine",
     "train": "errors config audio data models codecs vocoders nn streaming checkpoints eval",
     "skills": "errors config numbers",
     "server": "errors config audio streaming engine pipeline skills",

@@ -16,6 +16,8 @@ import pytest
 from fakes import ANSWER, EchoConfig, EchoModel, tone
 from moshi_server import LONG, loud_seconds, served, silence
 
+pytestmark = pytest.mark.clients
+
 FRAME = 1_920  # samples of a block, 80 ms
 
 

@@ -232,6 +232,30 @@ def test_what_comes_during_an_answer_by_hand_is_the_next_question():
     assert finals == ["sound for 7 ticks in turn 1", "sound for 10 ticks in turn 2"]
 
 
+def test_a_turn_that_is_ended_by_hand_behind_an_answer_is_answered_after_it():
+    driver = Driver()
+    session, events = driver.open()
+    for seconds in (0.5, 0.8):
+        session.listen(tone(seconds))
+        session.end_turn()
+        driver.run(10)
+    driver.run()
+    finals = [event.text for event in events if isinstance(event, Heard) and event.final]
+    assert finals == ["sound for 7 ticks in turn 1", "sound for 10 ticks in turn 2"]
+    assert [type(event) for event in events].count(Done) == 2
+
+
+def test_a_turn_behind_one_that_gets_no_answer_is_heard():
+    driver = Driver()
+    session, events = driver.open(decide=lambda transcript: False)
+    for seconds in (0.5, 0.8):
+        session.listen(tone(seconds))
+        session.end_turn()
+    driver.run()
+    finals = [event.text for event in events if isinstance(event, Heard) and event.final]
+    assert [text[:14] for text in finals] == ["sound for 7 ti", "sound for 10 t"]
+
+
 def test_sessions_do_not_hear_each_other():
     """Sessions at different steps give what each gives alone."""
     alone = []

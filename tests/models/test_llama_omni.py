@@ -312,6 +312,16 @@ def test_instructions_that_were_written_stay_when_old_turns_go():
     assert torch.equal(state.cache.k_BLHTD[0, :, :, :kept], keys[0, :, :, :kept])
 
 
+def test_a_question_that_is_given_up_leaves_nothing():
+    model = tiny_omni(longest=0.5)
+    state, fresh = model.init_state(1), model.init_state(1)
+    for tick in sounds(0.96, 1).split(TICK):  # some of it is read already
+        model.listen(state, tick[None], ONE)
+    model.truncate(state, ONE, torch.tensor([0]))
+    got, want = ask(model, state, 0, sounds(0.4, 2)), ask(model, fresh, 0, sounds(0.4, 2))
+    assert got[:2] == want[:2] and torch.equal(state.cache.length_B, fresh.cache.length_B)
+
+
 def test_parts_are_exchanged_only_for_parts_that_fit():
     model = tiny_omni()
     model.replace_part("adapter", ReadoutAdapter(ReadoutConfig(state_dim=16, hidden_dim=4, llm_dim=16)))

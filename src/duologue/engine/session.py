@@ -16,6 +16,7 @@ import numpy as np
 
 from duologue.audio.frames import Framer
 from duologue.audio.vad import SAMPLE_RATE, WINDOW, VadState
+from duologue.engine.loudspeaker import Loudspeaker
 from duologue.engine.runner import Spoken
 from duologue.errors import BusyError
 from duologue.streaming.events import (
@@ -33,7 +34,7 @@ from duologue.streaming.events import (
     SpeechStopped,
     Text,
 )
-from duologue.streaming.turns import OverlapConfig, Turn, TurnConfig, TurnDetector, is_backchannel
+from duologue.streaming.turns import OverlapConfig, Turn, TurnConfig, TurnDetector, asks
 
 if TYPE_CHECKING:
     from duologue.engine.engine import Engine
@@ -54,6 +55,7 @@ class SessionConfig:
     decide: Decide = field(default=lambda transcript: True)
     interrupts: bool = True  # whether speech over an answer cuts it short, where turns are found
     overlap: OverlapConfig | None = None  # how it is found out what speech over an answer means; None: it interrupts
+    echo: bool = True  # whether the answer is taken out of what the microphone hears, where turns are found
     paced: bool = True  # the answer is listened to as it comes; False: it is wanted as fast as can be
     longest_question: float = 60.0  # seconds after which a turn ends by itself
     longest_answer: float = 300.0  # seconds of speech
@@ -79,9 +81,9 @@ class _Overlap:
     """Speech over an answer of which it is not known yet what it means."""
 
     windows: list[np.ndarray]
-    paused_at: float  # when the answer was made to stand still
     at: float  # seconds of the session's audio before `windows`
-    judged: bool = False  # heard once already, as too little to tell
+    paused_at: float | None  # when the answer was made to stand still; None: it goes on meanwhile
+    judge: float  # seconds of speech after which it is judged next
 
 
 class Session:
@@ -103,6 +105,9 @@ class Session:
         self.closed = False
         self._duplex = spec.duplex
         self._clock: Clock | None = None
+        echoes = config.echo and config.paced and not spec.duplex
+        self._loudspeaker = Loudspeaker(spec.output_rate) if echoes else None
+        self._cleaned: tuple[np.ndarray, bool] | None = None  # the first that waits: its rest, and whether it is more
         self._start_turn()
         self._set_turns(None if spec.duplex else config.turns, config.interrupts)
 
@@ -204,7 +209,8 @@ class Session:
         """Seconds since the answer began to play, the time left out in which it stands still."""
         if self._playing_since is None:
             return 0.0
-        return (self._overlap.paused_at if self._overlap else now) - self._playing_since
+        stands = self._overlap.paused_at if self._overlap else None
+        return (now if stands is None else stands) - self._playing_since
 
     def _heard_seconds(self) -> float:
         """Seconds of the answer that can have been heard, by the engine's clock."""
@@ -221,7 +227,7 @@ class Session:
     def _open_turn(self) -> None:
         """The user has the floor; audio that waits is the beginning of the turn."""
         self._phase = _Phase.HEARING
-        self._behind: bool | None = None  # whether a turn goes on behind an answer; False: it is over already
+        self._behind: bool | None = None  # whether a turn goes on behind the one that is answered; False: it is over
         self._before_end = 0  # ticks that belong before the end of the turn
         self._ended_at = 0.0
         self._heard = ""
@@ -247,6 +253,7 @@ class Session:
             self._abandon()
         self._windows.flush()
         self._waiting.clear()
+        self._cleaned = None
         self._recent: deque[np.ndarray] = deque()  # windows before the turn that may belong to it
         self._detector = None if config is None else TurnDetector(config, window=WINDOW / SAMPLE_RATE)
 
@@ -277,6 +284,8 @@ class Session:
             self._stop(0.0)
         elif self._audible and self._said_all:
             self._start_turn()
+        elif self._phase is not _Phase.HEARING and self._held is None:
+            self._behind = True
         self._question += len(samples)
         self._ticks.extend(tick.copy() for tick in self._framer.push(samples))
         if (
@@ -287,14 +296,23 @@ class Session:
             self._end_by_hand()
 
     def next_window(self) -> np.ndarray | None:
-        """The window that the voice detector is to look at next."""
-        return self._waiting[0] if self._waiting else None
+        """The window that the voice detector is to look at next, without the answer that is playing."""
+        if self._waiting and self._cleaned is None:
+            window = self._waiting[0]
+            if self._loudspeaker is None:
+                self._cleaned = window, True
+            else:
+                left = max(0.0, self._made - self._played(self._engine.now()))
+                self._cleaned = self._loudspeaker.clean(window, left=left)
+        return self._cleaned[0] if self._cleaned else None
 
     def take_window(self, probability: float) -> None:
         """What the voice detector says to it."""
-        assert self._detector is not None
-        window, at = self._waiting.popleft(), (self._samples - len(self._waiting) * WINDOW) / self._input_rate
-        turn = self._detector.step(probability)
+        assert self._detector is not None and self._cleaned is not None
+        (window, more), self._cleaned = self._cleaned, None
+        self._waiting.popleft()
+        at = (self._samples - len(self._waiting) * WINDOW) / self._input_rate
+        turn = self._detector.step(probability if more else 0.0)
         if self._overlap is not None:
             self._overlap.windows.append(window)
             return self._judge(self._overlap, self._detector, self._config.overlap or OverlapConfig())
@@ -326,9 +344,12 @@ class Session:
         if self._audible and not self._said_all and not self._interrupts:
             self._behind = True
         elif self._audible and self._interrupts and (not self._said_all or self.lead(self._engine.now()) > 0):
-            self._overlap = _Overlap(windows, self._engine.now(), begin)
-            if self._config.overlap is None:
+            config = self._config.overlap
+            self._overlap = _Overlap(windows, begin, self._engine.now(), config.enough if config else 0.0)
+            if config is None:
                 return self._stop(None)
+            if self._loudspeaker is not None:
+                self._loudspeaker.stand(True)
             return self._emit(Paused(self._heard_seconds()))
         self._speech_started(begin, windows)
 
@@ -339,28 +360,31 @@ class Session:
 
     def _judge(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig) -> None:
         """Goes on with the answer where what was said over it asks for nothing, and stops it where it does."""
-        over, lasted = detector.silence >= config.silence, len(overlap.windows) * detector.window - detector.silence
-        lasted -= detector.config.before  # the windows before the speech
-        long = lasted >= config.longest
-        if not (over or long or (lasted >= config.enough and not overlap.judged)):
+        over = detector.silence >= config.silence
+        lasted = len(overlap.windows) * detector.window - detector.silence - detector.config.before
+        if not over and lasted < overlap.judge:
             return
-        overlap.judged = True
-        words = self._engine.runner.overhear(np.concatenate(overlap.windows))
-        if words and (long or not is_backchannel(words)):
-            self._stop(None)
-        elif over or long:  # a sign of listening, or a noise that sounds like speech
+        overlap.judge = max(lasted + config.again, 1.5 * lasted)
+        recent = overlap.windows[-round(config.longest / detector.window) :]
+        words = self._engine.runner.overhear(np.concatenate(recent))
+        if asks(words):
+            return self._stop(None)
+        if overlap.paused_at is not None:  # a sign of listening, or a noise that sounds like speech
             if self._playing_since is not None:
                 self._playing_since += self._engine.now() - overlap.paused_at
-            self._overlap = None
+            overlap.paused_at = None
+            if self._loudspeaker is not None:
+                self._loudspeaker.stand(False)
             self._emit(Resumed())
-            if over:
-                detector.reset()
+        if over:
+            self._overlap = None
+            detector.reset()
 
     def _ended(self, at: float) -> None:
         if self._audible and not self._behind:
             return
         self._emit(SpeechStopped(at))
-        if self._audible:  # answered once the present answer has been given
+        if self._behind:  # answered once the present answer has been given
             self._behind = False
             return
         if self._phase is _Phase.HEARING:
@@ -382,6 +406,10 @@ class Session:
             self._close_turn()
         elif self._held is not None:  # an answer is prepared already
             self._ended(self._samples / self._input_rate)
+        elif self._behind:
+            if (rest := self._framer.flush()) is not None:
+                self._ticks.append(rest)
+            self._behind = False
         if self._detector is not None:
             self._detector.reset()
 
@@ -440,6 +468,8 @@ class Session:
         self._note(final=True)
         if reply is not False:
             self._answer(None if reply is True else reply)
+        elif self._behind is not None:  # the next turn has begun, so that this one stays without an answer
+            self._stop(0.0)
 
     def _answer(self, text: str | None = None) -> None:
         if self.speaking:
@@ -493,6 +523,9 @@ class Session:
                 self._timed.text(self._said)
             case Audio(samples):
                 self._timed.audio(samples)
+                if self._loudspeaker is not None:
+                    waiting = self._posted + self._windows.held + len(self._waiting) * WINDOW
+                    self._loudspeaker.play(samples, late=waiting)
                 if self._playing_since is None:
                     self._playing_since = self._engine.now()
             case Done():
@@ -526,6 +559,8 @@ class Session:
         heard, audible = self._heard_seconds() if heard is None else max(0.0, heard), self._audible
         overlap = self._overlap
         self._engine.report(self._engine.runner.truncate({self._slot: heard}))
+        if self._loudspeaker is not None:
+            self._loudspeaker.stop()
         if self._behind is None:
             self._start_turn()
         else:

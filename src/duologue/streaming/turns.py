@@ -35,13 +35,14 @@ class TurnConfig:
 class OverlapConfig:
     """What speech over an answer does to it. The answer pauses at once; whether it was meant is found out meanwhile."""
 
-    silence: float = 0.25  # seconds after which short speech is over and judged
+    silence: float = 0.25  # seconds after which speech is over and judged
     enough: float = 0.6  # seconds of speech that are judged while they go on
-    longest: float = 1.2  # seconds of speech that are meant, whatever they say
+    again: float = 0.3  # seconds more, after which they are judged again, or half as many again as there were
+    longest: float = 8.0  # seconds of speech that are looked at
 
     def __post_init__(self):
-        if self.silence <= 0 or not 0 < self.enough <= self.longest:
-            raise ConfigError(f"OverlapConfig: need 0 < silence and 0 < enough <= longest, got {self}")
+        if min(self.silence, self.again) <= 0 or not 0 < self.enough <= self.longest:
+            raise ConfigError(f"OverlapConfig: need 0 < silence, 0 < again and 0 < enough <= longest, got {self}")
 
 
 _SIGNS = """
@@ -56,6 +57,11 @@ def is_backchannel(text: str, *, most: int = 3) -> bool:
     """Whether these words, said over an answer, leave it to go on: none at all, or a few signs of listening."""
     words = re.findall(r"[a-z']+", text.lower())
     return len(words) <= most and all(word in BACKCHANNELS for word in words)
+
+
+def asks(text: str) -> bool:
+    """Whether these words, said over an answer, are to stop it."""
+    return not is_backchannel(text)
 
 
 class Turn(Enum):

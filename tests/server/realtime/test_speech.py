@@ -233,3 +233,24 @@ def test_a_response_that_is_wanted_while_the_user_speaks_ends_their_turn():
     desk.say(QUESTION)
     events = desk.send("response.create")
     assert canonical(events) == [*TURN[1:], *ANSWERED]
+
+
+@pytest.mark.parametrize("pause", [0.3, 0.7])  # while the turn may yet go on, and after it
+def test_an_old_answer_that_is_cut_late_costs_the_next_turn_nothing(pause):
+    desk = Desk()
+    item = one(desk.say(QUESTION, silence(3.0)), "response.output_item.added")["item"]["id"]
+    desk.say(QUESTION, silence(pause), steps=20)
+    cut = desk.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=300, run=False)
+    assert desk.kinds(cut) == ["conversation.item.truncated"]
+    desk.say(silence(1.0))
+    assert [bool(event["response"]["output"]) for event in of(desk.events, "response.done")] == [True, True]
+
+
+def test_turns_are_found_again_after_they_were_cut_by_hand():
+    desk = Desk()
+    desk.update(audio={"input": {"turn_detection": None}})
+    desk.say(QUESTION)
+    desk.update(audio={"input": {"turn_detection": {"type": "server_vad"}}})
+    desk.send("response.create")
+    events = desk.say(silence(1.0), QUESTION, silence(1.0))
+    assert canonical(events) == TURN + ANSWERED

@@ -265,7 +265,10 @@ class LlamaOmni:
         cut_B = answered_B & (kept_B < state.written_B)
         state.cache.length_B[cut_B] = (state.answer_length_B + kept_B)[cut_B]
         self._clear_answer(state, live_B)
-        state.phase_B[live_B] = DONE
+        begun_B = live_B & (state.phase_B == IDLE) & (state.cache.length_B > 0)  # a question that is given up
+        state.cache.length_B[begun_B] = state.turn_length_B[begun_B]
+        state.ear.reset(begun_B)
+        state.phase_B[live_B & ~begun_B] = DONE
 
     def heard(self, state: OmniState, slot: int) -> str:
         """What the listener has written in this turn."""

@@ -70,6 +70,7 @@ class Options:
     overlap: OverlapConfig | None = None  # how it is found out whether speech over an answer is to stop it
     opening: str = "Hello."  # stands for the user's words where a response is wanted and nothing was said
     silence: str = "Are you still there?"  # said when `idle_timeout_ms` has passed
+    beyond: bool = False  # whether the client knows the `duologue.*` events; others end at an event they do not know
 
 
 class Connection:
@@ -421,6 +422,8 @@ class Connection:
         self._stale |= self._ears.taken_back and bool(unanswered(self.conversation.items))
         self._ears.taken_back = False
         self._ears.feed()
+        if self._ears.busy or self._ears.fed:
+            self._last = None  # to stop it now would stop the turn that has begun
         active = self._active
         if active is not None and not active.started and not self._ears.busy:
             self._start(active)
@@ -515,17 +518,31 @@ class Connection:
                     self._first_sound = self._clock()
                 self._active.speak(samples)
                 self._measure(self._active)
-            case engine_events.Done() if self._active is not None and self._active.started:
-                self._go_on()
+            case engine_events.Done(metrics) if self._active is not None and self._active.started:
+                self._go_on(self._active, metrics)
+            case engine_events.Paused(heard):
+                self._beyond("duologue.paused", audio_end_ms=round(heard * 1000))
+            case engine_events.Resumed():
+                self._beyond("duologue.resumed")
             case engine_events.Interrupted(heard):
                 self._cut = heard
             case engine_events.Failed(message):
                 self.fail(message, code="model_failed")
         self._settle()
 
-    def _go_on(self) -> None:
+    def _beyond(self, kind: str, **fields: Any) -> None:
+        """Sends what the protocol has no event for, to a client that asked for it."""
+        if self._options.beyond:
+            self._emit(server_event(kind, **fields))
+
+    def _go_on(self, active: Response, metrics: engine_events.Metrics) -> None:
         """What was to be said was said."""
+        active.metrics = active.metrics or metrics
         if not self._more:
+            about = {"audio_seconds": round(active.seconds, 3), "real_time_factor": active.metrics.real_time_factor}
+            self._beyond(
+                "duologue.metrics", response_id=active.id, first_audio_ms=active.metrics.first_audio_ms, **about
+            )
             return self._finish("completed")
         first, *rest = self._more
         self._more = tuple(rest)

@@ -89,6 +89,7 @@ class Ears:
             self._open(self.now)
         turns, old = settings.turn_detection, before.turn_detection
         if turns != old:
+            self.take_back()
             self._drop()
             self._tell_turns()
 
@@ -176,7 +177,7 @@ class Ears:
     def take_back(self) -> None:
         """The model forgets what was not committed; it can be heard again."""
         if self.fed:
-            self._seat.set_turns(None, interrupts=True)
+            self._tell_turns()
             self.taken_back = True
         self._waiting.extendleft(reversed(self._given))
         self.fed, self._given = False, []

@@ -12,6 +12,7 @@ from duologue.server.realtime.conversation import Conversation, Item, Part
 from duologue.server.realtime.events import Event, encode_base64, new_id, server_event
 from duologue.server.realtime.session import Wanted
 from duologue.server.realtime.usage import Reading, output_audio_tokens, text_tokens
+from duologue.streaming.events import Metrics
 
 Emit = Callable[[Event], None]
 
@@ -38,6 +39,7 @@ class Response:
         self.status = "in_progress"
         self.seconds = 0.0  # of speech so far
         self.started = False  # whether the model has been asked
+        self.metrics: Metrics | None = None  # of the first of what is said
         self._emit, self._conversation, self._rate, self._play = emit, conversation, rate, play
         self._output: list[Item] = []
         self._details: dict[str, Any] | None = None

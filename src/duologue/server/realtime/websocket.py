@@ -56,7 +56,8 @@ def _begin_with(websocket: WebSocket, options: Options, secrets: SecretStore | N
     model = websocket.query_params.get("model", "")[:200]
     if websocket.query_params.get("intent") == "transcription":
         settings = replace(settings, type="transcription")
-    return replace(options, settings=replace(settings, model=model or settings.model))
+    beyond = websocket.query_params.get("duologue") == "1"
+    return replace(options, settings=replace(settings, model=model or settings.model), beyond=beyond)
 
 
 class _Carrier:

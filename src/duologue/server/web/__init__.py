@@ -24,7 +24,7 @@ _HEADERS = {
 
 
 def files() -> dict[str, Path]:
-    """The page at / and its files under /web/. Anybody may see them, with a key or without: there is nothing in them."""
+    """The page at / and its files under /web/. Anybody may see them, key or no key: there is nothing in them."""
     found = (file for file in sorted(_FOLDER.iterdir()) if file.suffix in _KINDS)
     return {"/" if file.name == "index.html" else f"/web/{file.name}": file for file in found}
 

@@ -269,7 +269,7 @@ export class Conversation {
       const ms = Math.min(answer.id === id ? heard : 0, Math.floor((answer.samples / RATE) * 1000));
       if (answer.item && answer.samples) this.line.send({ type: "conversation.item.truncate", item_id: answer.item, content_index: 0, audio_end_ms: ms });
       if (tell && !answer.done) this.line.send({ type: "response.cancel", response_id: answer.id }); // after how much was heard
-      answer.turn.number("", `interrupted after ${(ms / 1000).toFixed(1)} s`);
+      answer.turn.number("", ms < 100 ? "interrupted before a word" : `interrupted after ${(ms / 1000).toFixed(1)} s`);
       answer.turn.finish(true);
     }
     this.view.glow(0);
@@ -358,7 +358,9 @@ export class Conversation {
     "conversation.item.input_audio_transcription.failed": ({ item_id }) => this.items.get(item_id)?.hush(),
     "response.created": ({ response }) => {
       this.waiting = false;
-      const turn = this.turn && !this.turn.taken ? this.turn : this.words.begin(); // an alarm asks nobody
+      this.hearing = false;
+      const asked = [...this.items.values(), this.turn].findLast(turn => turn && turn.ended !== null && !turn.taken);
+      const turn = asked ?? this.words.begin(); // an alarm asks nobody
       turn.taken = true;
       this.answers.set(response.id, { id: response.id, turn, item: null, samples: 0, done: false });
       this.view.refresh();
@@ -389,7 +391,8 @@ export class Conversation {
     "duologue.resumed": () => this.goOn(),
     "duologue.metrics": ({ response_id, first_audio_ms, audio_seconds, real_time_factor }) => {
       const turn = this.answers.get(response_id)?.turn;
-      if (turn && first_audio_ms != null) turn.number(`${Math.round(first_audio_ms)} ms`, "in the model");
+      if (turn && first_audio_ms >= 1) turn.number(`${Math.round(first_audio_ms)} ms`, "in the model");
+      else if (turn && first_audio_ms != null) turn.number("", "made in your pause", "the answer was ready when it was clear that you had finished");
       if (turn && real_time_factor != null) turn.number("", `${audio_seconds.toFixed(1)} s · ${real_time_factor.toFixed(2)}× real time`, "seconds of speech, and the time it took to make one of them");
     },
     error: ({ error }) => this.refused(error),

@@ -80,7 +80,11 @@ export class Player {
     return { id, heard: Math.max(0, Math.floor(played / (RATE / 1000) - this.latency)) };
   }
 
-  resume() { return this.context.resume(); }
+  /** Wakes the loudspeaker. Without one, browsers wait for it for ever. */
+  async resume() {
+    const silent = new Trouble("There is no loudspeaker", "The browser found nothing to play sound with. Plug something in or choose an output in the system's settings, then try again.");
+    await Promise.race([this.context.resume(), new Promise((_, fail) => setTimeout(fail, 4000, silent))]);
+  }
 }
 
 /** Hears the microphone. `on.block({pcm, end})`, `on.lost()`. */

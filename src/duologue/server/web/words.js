@@ -17,7 +17,7 @@ export class Words {
 
   begin() {
     this.empty.remove();
-    if (this.last?.blank) this.last.drop();
+    if (this.last?.blank && this.last.ended === null) this.last.drop(); // nothing came of it
     const turn = new Turn(this);
     this.turns.push(turn);
     if (this.turns.length > MOST) this.turns.shift().root.remove();

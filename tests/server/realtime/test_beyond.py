@@ -1,0 +1,72 @@
+"""The events that are ours alone: only who asks for them gets them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import realtime_talk
+from fakes import EchoConfig, EchoModel, tone
+from realtime_talk import RATE, Desk, of, one, served, silence
+from websockets.sync.client import connect
+
+from duologue.streaming.turns import OverlapConfig
+
+LONG = EchoConfig(audio_ticks=200)
+COUGH, ORDER = tone(0.2, rate=RATE, level=0.05), tone(1.0, rate=RATE)
+
+
+@pytest.fixture(autouse=True)
+def known_here(monkeypatch):
+    """Ours are not in the `openai` package."""
+    plain = realtime_talk.valid
+    monkeypatch.setattr(realtime_talk, "valid", lambda event: _ours(event) or plain(event))
+
+
+def _ours(event) -> bool:
+    return event["type"] in ("duologue.paused", "duologue.resumed", "duologue.metrics")
+
+
+def overlapped(speech, **options) -> list:
+    desk = Desk(EchoModel(LONG), overlap=OverlapConfig(), **options)
+    desk.say(tone(1.0, rate=RATE), silence(0.8), steps=4)
+    return desk.say(silence(0.5), speech, silence(1.0), steps=4)
+
+
+def test_an_answer_that_stands_still_for_a_cough_goes_on():
+    events = overlapped(COUGH, beyond=True)
+    assert [event["type"] for event in events if _ours(event)] == ["duologue.paused", "duologue.resumed"]
+    assert 500 < one(events, "duologue.paused")["audio_end_ms"] < 1_500
+    assert not of(events, "input_audio_buffer.speech_started")
+
+
+def test_an_answer_that_stands_still_for_words_is_over():
+    kinds = [event["type"] for event in overlapped(ORDER, beyond=True)]
+    assert kinds.index("duologue.paused") < kinds.index("input_audio_buffer.speech_started")
+    assert "duologue.resumed" not in kinds
+
+
+def test_the_numbers_come_before_the_end_of_the_response():
+    desk = Desk(beyond=True)
+    events = desk.say(tone(1.0, rate=RATE), silence(1.0))
+    metrics, done = one(events, "duologue.metrics"), one(events, "response.done")
+    assert events.index(metrics) < events.index(done) and metrics["response_id"] == done["response"]["id"]
+    assert metrics["audio_seconds"] == pytest.approx(0.6) and metrics["first_audio_ms"] is not None
+
+
+def test_who_did_not_ask_gets_none():
+    assert not [event for event in [*overlapped(COUGH), *overlapped(ORDER)] if _ours(event)]
+
+
+@pytest.mark.parametrize(("query", "asked"), [("?model=mini&duologue=1", True), ("?model=mini", False)])
+def test_the_query_asks(query, asked):
+    with served() as (address, _), connect(f"ws://{address}/v1/realtime{query}", proxy=None) as line:
+        for event in (
+            {"type": "conversation.item.create", "item": realtime_talk.message("Hello.")},
+            {"type": "response.create"},
+        ):
+            line.send(json.dumps(event))
+        kinds = []
+        while not kinds or kinds[-1] != "response.done":
+            kinds.append(json.loads(line.recv(timeout=20))["type"])
+        assert ("duologue.metrics" in kinds) is asked
