@@ -61,9 +61,10 @@ class Plan(Generic[ASession]):
 class SchedulerConfig:
     """Seconds throughout."""
 
-    low: float = 0.5  # of speech ahead of the listener, below which a session comes first
+    dry: float = 0.2  # of speech ahead of the listener, below which nothing else is done that can wait
+    low: float = 0.6  # below which a session comes first
     high: float = 4.0  # above which it waits, so that an interruption wastes little
-    patience: float = 0.15  # that text and ends of turns wait for sessions which come first
+    patience: float = 0.25  # that text and ends of turns wait for sessions which come first
 
 
 class Scheduler(Generic[ASession]):
@@ -71,6 +72,7 @@ class Scheduler(Generic[ASession]):
 
     def __init__(self, config: SchedulerConfig | None = None):
         self.config = config or SchedulerConfig()
+        self._since: float | None = None  # the time since which all else waits for speech that would run dry
 
     def plan(self, sessions: Iterable[ASession], now: float) -> Plan[ASession]:
         sessions = list(sessions)
@@ -79,7 +81,12 @@ class Scheduler(Generic[ASession]):
         urgent = [session for session, lead in leads if lead < self.config.low]
         write = [session for session in sessions if session.can_write]
         end = [session for session in sessions if session.can_end]
+        drying = [session for session, lead in leads if 0 <= lead < self.config.dry]
         waited = max((now - session.waiting_since for session in [*write, *end]), default=0.0)
+        if drying and now - (self._since if self._since is not None else now) <= self.config.patience:
+            self._since = now if self._since is None else self._since
+            return Plan([], [], [], urgent)
+        self._since = None
         if (write or end) and (not urgent or waited > self.config.patience):
             return Plan(listen, [] if end else write[:1], end, [])
         return Plan(listen, [], [], urgent or [session for session, lead in leads if lead < self.config.high])

@@ -130,12 +130,20 @@ class Caller:
 
 
 async def call(
-    address: str, questions: Sequence[Question], *, callers: int, every: float, rounds: int, progress: Any = None
+    address: str,
+    questions: Sequence[Question],
+    *,
+    callers: int,
+    every: float,
+    rounds: int,
+    detection: dict[str, Any] | None = None,
+    progress: Any = None,
 ) -> list[Turn]:
     """Several callers at once, each with a question every so many seconds; they begin at different times.
 
     Args:
         address: host and port.
+        detection: the session's `turn_detection`; None: half a second of silence.
         progress: called with the number of turns done.
     """
     from websockets.asyncio.client import connect
@@ -146,7 +154,7 @@ async def call(
         await asyncio.sleep(every * number / callers)
         async with connect(f"ws://{address}/v1/realtime?model=mini", max_size=None, compression=None) as socket:
             caller = Caller(socket)
-            await caller.begin()
+            await caller.begin(detection)
             start = time.perf_counter()
             for turn in range(rounds):
                 turns.append(await caller.ask(questions[(number + turn * callers) % len(questions)]))

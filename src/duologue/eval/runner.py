@@ -173,7 +173,7 @@ def run_tasks(context: Context, tasks: Sequence[Task], *, again: bool = False) -
             show.say(summary(task, json.loads(path.read_text(encoding="utf-8"))))
     return write_report(
         context.out,
-        entries(context, EVALUATIONS["mini"]),
+        entries(context, (*EVALUATIONS["mini"], *SERVE)),
         title=f"duologue eval {context.name}",
         machine=machine(context),
     )
