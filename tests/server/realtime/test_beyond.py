@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from duologue.streaming.turns import OverlapConfig
 
 LONG = EchoConfig(audio_ticks=200)
-COUGH, ORDER = tone(0.2, rate=RATE, level=0.05), tone(1.0, rate=RATE)
+COUGH, ORDER = tone(0.3, rate=RATE, level=0.1), tone(1.0, rate=RATE)
 
 
 @pytest.fixture(autouse=True)
