@@ -174,6 +174,31 @@ def test_the_buffer_grows_after_a_gap_and_shrinks_when_it_is_calm():
         page.check()
 
 
+def test_an_answer_stands_with_its_own_question_where_the_next_has_begun_already():
+    async def script(talk):
+        await talk.greet()
+        await talk.until("input_audio_buffer.append")
+        await talk.send("input_audio_buffer.speech_started", audio_start_ms=0, item_id="first")
+        await talk.send("input_audio_buffer.speech_stopped", audio_end_ms=900, item_id="first")
+        await talk.send("input_audio_buffer.committed", item_id="first")
+        await talk.send("input_audio_buffer.speech_started", audio_start_ms=900, item_id="second")
+        heard = "conversation.item.input_audio_transcription.completed"
+        await talk.send(heard, item_id="first", transcript="Stop.")
+        name = await talk.begin("All right.")
+        await talk.speak(name, tone(0.3))
+        await talk.end(name)
+        await talk.until("nothing")
+
+    with scripted(script) as (address, _), chromium() as browser:
+        page = Page(browser, address)
+        page.phase("idle")
+        page.page.check("#free")
+        page.sees("to first sound, heard here")
+        page.phase("free")  # it does not listen for ever to a speech of which nothing more is heard
+        assert re.match(r"you\s+Stop\.\s+mini\s+All right\.", page.page.locator(".turn").first.inner_text())
+        page.check()
+
+
 def test_the_numbers_of_an_answer_and_what_the_server_offers_beyond_the_protocol():
     async def script(talk):
         await talk.greet(duologue={"omega": {"value": 5, "min": 1, "max": 12}})

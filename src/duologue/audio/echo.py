@@ -22,6 +22,7 @@ BLOCK = 512  # samples; a window of the voice detector
 _HOP = 4  # blocks between looks for the delay
 _TINY = 1e-10
 _SILENT = 1e-4  # a reference below this (-80 dB) plays nothing
+_FOUND_AGAIN = 0.8  # seconds of echo in which it is looked for
 _WORTH = 0.3  # of the power, that must have been taken out lately
 _FIRST = (0, 1, 2, 4, 8)  # looks after an echo was found at which the filter is solved for
 _STEPS = 30  # of a solution
@@ -78,7 +79,8 @@ class EchoState:
     spectra_PF: Array  # of the reference, newest first
     rest_F: Array  # power of what is not explained
     last_B: Array  # the estimate's power in the last block
-    loud_B: Array  # its greatest lately
+    gain_B: Array  # of the echo, power, while the filter is young
+    loud_B: Array  # the echo's greatest power lately
     leak_B: Array  # of the estimate's power that is left in the rest, by band
     delay: int | None = None  # samples; None: no echo is known
     likely: int | None = None  # a delay that waits to be confirmed
@@ -88,7 +90,8 @@ class EchoState:
     before: float = 0.0  # power of the last blocks
     after: float = 0.0  # ... of what was left of them
     worth: float = 0.0  # the best share that was taken out lately
-    unsure: int = 0  # blocks to come whose echo may come at another time than it should
+    frozen: int = 0  # blocks to come of which nothing is learned
+    unsure: bool = False  # ... and which may hold an echo that is not expected
     near: bool = True  # whether the last block holds something else than echo
 
 
@@ -124,15 +127,22 @@ class EchoCanceller:
             "spectra_PF": np.zeros(shape, np.complex64),
             "rest_F": np.zeros(BLOCK + 1, np.float32),
             "last_B": np.zeros(len(_BANDS) - 1, np.float32),
+            "gain_B": np.zeros(len(_BANDS) - 1, np.float32),
             "loud_B": np.zeros(len(_BANDS) - 1, np.float32),
             "leak_B": np.ones(len(_BANDS) - 1, np.float32),
         }
 
-    def jump(self, state: EchoState) -> None:
-        """Tells that what plays goes on after it stood still. A client stands still sooner than it plays, as it does not
-        wait for its own buffer then, so that for as long as a sound is on its way the echo is not where it should be."""
+    def jump(self, state: EchoState, *, goes: bool) -> None:
+        """Tells that what plays begins here, or goes on, or stands still.
+
+        A client needs longer for the one than for the other, and never equally long. So nothing is learned until the
+        echo was found again, or should have been.
+        """
         if state.delay is not None:
-            state.unsure = -(-state.delay // BLOCK) + 3
+            state.look_CF[:] = 0
+            state.likely = None
+            state.frozen = state.delay // BLOCK + round(_FOUND_AGAIN * SAMPLE_RATE / BLOCK)
+            state.unsure = goes
 
     def __call__(self, microphone_N: Array, reference_N: Array, state: EchoState) -> Array:
         """The microphone's next samples without the echo of what was played, as many whole blocks as there are.
@@ -170,6 +180,7 @@ class EchoCanceller:
             if state.delay is not None and state.looked <= _FIRST[-1]:
                 if state.looked in _FIRST:
                     self._solve(state)
+                    state.gain_B = self._gain(state)
                 state.looked += 1
         if state.delay is None:
             state.near = state.blocks > self._doubtful
@@ -203,13 +214,16 @@ class EchoCanceller:
             self._settle(begin, state)
 
     def _settle(self, begin: int, state: EchoState) -> None:
+        known = state.frozen == 0
+        if state.frozen:
+            state.frozen, state.leak_B = 0, np.maximum(state.leak_B, 0.5)
         if state.delay is not None and abs(begin - state.delay) <= 2:
             return
         if state.delay is not None:
             now, then = (self._unexplained(delay, state) for delay in (state.delay, begin))
             if now < min(then, 0.5):
                 return
-            if then < 0.5:
+            if then < 0.5 or not known:
                 state.delay = begin
                 self._spectra(state, 0)
                 return
@@ -227,10 +241,10 @@ class EchoCanceller:
         state.spectra_PF = np.stack([self._sent(state, back + number) for number in range(self._partitions)])
 
     def _unexplained(self, delay: int, state: EchoState) -> float:
-        """The share of the last half second that the present filter would leave with another delay."""
+        """The share of the last quarter of a second that the present filter would leave with another delay."""
         kept, state.delay = (state.delay, state.spectra_PF), delay
         rest = sound = _TINY
-        for back in range(15, -1, -1):
+        for back in range(7, -1, -1):
             end = len(state.microphone_N) - back * BLOCK
             block = state.microphone_N[end - BLOCK : end]
             self._spectra(state, back)
@@ -243,6 +257,7 @@ class EchoCanceller:
 
     def _cancel(self, state: EchoState) -> Array:
         rest, estimate = self._adapt(state, 0)
+        state.frozen = max(0, state.frozen - 1)
         more, block = self._more(rest, estimate, state), state.microphone_N[-BLOCK:]
         before, after = float(block @ block), float(rest @ rest)
         state.before, state.after = 0.9 * state.before + 0.1 * before, 0.9 * state.after + 0.1 * after
@@ -263,6 +278,8 @@ class EchoCanceller:
         sent_PF = state.spectra_PF
         estimate = np.fft.irfft((sent_PF * state.filter_PF).sum(0))[BLOCK:].astype(np.float32)
         rest = state.microphone_N[end - BLOCK : end] - estimate
+        if state.frozen:
+            return rest, estimate
         rest_F = np.fft.rfft(np.concatenate([np.zeros(BLOCK, np.float32), rest])).astype(np.complex64)
         power_PF = np.abs(sent_PF) ** 2
         state.rest_F = 0.5 * state.rest_F + 0.5 * np.abs(rest_F) ** 2
@@ -310,21 +327,34 @@ class EchoCanceller:
         response[:, :BLOCK] = (begun + fading * found).reshape(-1, BLOCK)
         state.filter_PF = np.fft.rfft(response).astype(np.complex64)
 
+    def _gain(self, state: EchoState) -> Array:
+        """How much stronger the microphone was than what was sent, over the last second."""
+        count, end = self._learn * BLOCK, len(state.reference_N) - (state.delay or 0)
+        pairs = (state.microphone_N[-count:], state.reference_N[end - count : end])
+        heard_B, sent_B = (_bands(one.reshape(-1, BLOCK)).sum(0) for one in pairs)
+        return heard_B / (sent_B + _TINY)
+
     def _more(self, rest: Array, estimate: Array, state: EchoState) -> bool:
         """Whether the rest is more than what the filter leaves of an echo."""
-        powers = (np.abs(np.fft.rfft(one * _WINDOW)) ** 2 for one in (rest, estimate))
-        own_B, echo_B = (np.add.reduceat(one, _BANDS)[:-1] + _TINY for one in powers)
+        end = len(state.reference_N) - (state.delay or 0)
+        own_B, echo_B, sent_B = _bands(np.stack([rest, estimate, state.reference_N[end - BLOCK : end]]))
         echo_B, state.last_B = np.maximum(echo_B, 0.5 * state.last_B), echo_B
-        state.loud_B = np.maximum(echo_B, 0.97 * state.loud_B)
-        ratio_B = np.minimum(own_B / echo_B, 10.0)
-        more = ratio_B > self.config.margin * state.leak_B
-        if state.unsure:
-            state.unsure -= 1
+        young = state.looked <= _FIRST[-1]
+        state.loud_B = np.maximum(state.gain_B * sent_B if young else echo_B, 0.97 * state.loud_B)
+        if young or (state.frozen and state.unsure):
             return bool((own_B > 2 * state.loud_B).mean() >= 0.5)
-        fall = np.where(ratio_B < state.leak_B, 0.3, 0.0)
-        state.leak_B = np.clip(state.leak_B * (ratio_B / state.leak_B) ** fall * 1.01, 0.001, 1.0)
-        self.debug = state.leak_B, own_B, echo_B, more
-        return bool(more.mean() >= 0.5)
+        ratio_B = np.minimum(own_B / echo_B, 10.0)
+        more = bool((ratio_B > self.config.margin * state.leak_B).mean() >= 0.5)
+        if not state.frozen:
+            fall = np.where(ratio_B < state.leak_B, 0.3, 0.0)
+            state.leak_B = np.clip(state.leak_B * (ratio_B / state.leak_B) ** fall * 1.01, 0.001, 1.0)
+        return more
+
+
+def _bands(blocks_BN: Array) -> Array:
+    """Power of blocks in bands of hearing."""
+    power = np.abs(np.fft.rfft(blocks_BN * _WINDOW)) ** 2
+    return np.add.reduceat(power, _BANDS, axis=1)[:, :-1] + _TINY
 
 
 @functools.lru_cache(maxsize=4)

@@ -33,14 +33,14 @@ class Loudspeaker:
         Args:
             late: samples of the microphone that were heard before this, and are yet to come.
         """
-        if not self._waiting and late:
+        if not self._waiting:
+            self._canceller.jump(self._state, goes=True)
             self._add(np.zeros(late, np.float32))
         self._add(self._resample(np.ascontiguousarray(samples, np.float32)))
 
     def stand(self, standing: bool) -> None:
         """It stands still, or goes on."""
-        if self._standing and not standing:
-            self._canceller.jump(self._state)
+        self._canceller.jump(self._state, goes=not standing)
         self._standing = standing
 
     def stop(self) -> None:

@@ -34,7 +34,7 @@ from duologue.streaming.events import (
     SpeechStopped,
     Text,
 )
-from duologue.streaming.turns import OverlapConfig, Turn, TurnConfig, TurnDetector, asks
+from duologue.streaming.turns import OverlapConfig, Turn, TurnConfig, TurnDetector, is_backchannel
 
 if TYPE_CHECKING:
     from duologue.engine.engine import Engine
@@ -312,7 +312,8 @@ class Session:
         (window, more), self._cleaned = self._cleaned, None
         self._waiting.popleft()
         at = (self._samples - len(self._waiting) * WINDOW) / self._input_rate
-        turn = self._detector.step(probability if more else 0.0)
+        overlap = self._config.overlap if self._audible else None
+        turn = self._detector.step(probability if more else 0.0, start=overlap.start if overlap else None)
         if self._overlap is not None:
             self._overlap.windows.append(window)
             return self._judge(self._overlap, self._detector, self._config.overlap or OverlapConfig())
@@ -365,9 +366,7 @@ class Session:
         if not over and lasted < overlap.judge:
             return
         overlap.judge = max(lasted + config.again, 1.5 * lasted)
-        recent = overlap.windows[-round(config.longest / detector.window) :]
-        words = self._engine.runner.overhear(np.concatenate(recent))
-        if asks(words):
+        if self._asks(overlap, detector, config):
             return self._stop(None)
         if overlap.paused_at is not None:  # a sign of listening, or a noise that sounds like speech
             if self._playing_since is not None:
@@ -379,6 +378,15 @@ class Session:
         if over:
             self._overlap = None
             detector.reset()
+
+    def _asks(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig) -> bool:
+        """Whether words are heard that ask for something. Words in a noise or a hum are not heard twice: it is listened to
+        again without most of what came before it."""
+        longest, before = (round(length / detector.window) for length in (config.longest, detector.config.before))
+        recent = overlap.windows[-longest:]
+        later = overlap.windows[max(0, before - round(config.lead / detector.window)) :][-longest:]
+        hear = self._engine.runner.overhear
+        return all(not is_backchannel(hear(np.concatenate(windows))) for windows in (recent, later))
 
     def _ended(self, at: float) -> None:
         if self._audible and not self._behind:

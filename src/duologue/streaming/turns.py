@@ -35,33 +35,42 @@ class TurnConfig:
 class OverlapConfig:
     """What speech over an answer does to it. The answer pauses at once; whether it was meant is found out meanwhile."""
 
+    start: float = 0.064  # seconds of speech that make the answer stand still
     silence: float = 0.25  # seconds after which speech is over and judged
     enough: float = 0.6  # seconds of speech that are judged while they go on
     again: float = 0.3  # seconds more, after which they are judged again, or half as many again as there were
     longest: float = 8.0  # seconds of speech that are looked at
+    lead: float = 0.15  # seconds before the speech that are left away when words are heard a second time
 
     def __post_init__(self):
-        if min(self.silence, self.again) <= 0 or not 0 < self.enough <= self.longest:
+        if min(self.start, self.lead) < 0 or min(self.silence, self.again) <= 0 or not 0 < self.enough <= self.longest:
             raise ConfigError(f"OverlapConfig: need 0 < silence, 0 < again and 0 < enough <= longest, got {self}")
 
 
 _SIGNS = """
-uh huh uhhuh mhm mm hmm hm mmhmm ah oh aha yeah yes yep yup ok okay right sure i see wow really great good nice cool
-gotcha exactly absolutely indeed true fine alright all so um er well thanks
+uh huh uhhuh aha mhm mm mmhmm hm hmm ah oh ooh wow whoa yeah yes yep yup ok okay right alright sure really true indeed
+exactly absolutely definitely certainly totally precisely great good nice cool fine lovely wonderful amazing awesome
+excellent perfect brilliant fantastic interesting fascinating funny gotcha so well um er huh gosh
 """
 BACKCHANNELS = frozenset(_SIGNS.split())
 """Words that people say while they listen. A few of them in a row ask for nothing."""
+PHRASES = (
+    "i see|i know|i understand|all right|of course|no doubt|no way|no kidding|got it|got you|go on|that is right|"
+    "that is true|that is good|that is great|that is nice|that is interesting|that is amazing|that is fine|that is cool|"
+    "you are right|good idea|very good|very nice|very interesting|very true|quite right|fair enough|makes sense|"
+    "is that so|is that right|i bet|oh my god|oh my goodness|my goodness|oh my|oh dear|good to know|good point|how nice|"
+    "how interesting|how funny"
+).split("|")
+"""... and a few words in a row that do so together."""
+_TOGETHER = re.compile(rf"\b(?:{'|'.join(PHRASES)})\b")
+_GRUNT = re.compile(r"(?:[aeou]*h+[aeoumn]*h*m*|[aeou]?h*m+(?:h+m+)*|(?:tsk|ha|heh))+")  # hmm, ahem, heh, aah, tsk tsk
 
 
-def is_backchannel(text: str, *, most: int = 3) -> bool:
+def is_backchannel(text: str, *, most: int = 4) -> bool:
     """Whether these words, said over an answer, leave it to go on: none at all, or a few signs of listening."""
-    words = re.findall(r"[a-z']+", text.lower())
-    return len(words) <= most and all(word in BACKCHANNELS for word in words)
-
-
-def asks(text: str) -> bool:
-    """Whether these words, said over an answer, are to stop it."""
-    return not is_backchannel(text)
+    plain = re.sub(r"'re\b", " are", re.sub(r"'s\b", " is", text.lower()))
+    words = re.findall(r"[a-z']+|\d+", _TOGETHER.sub(" okay ", " ".join(re.findall(r"[a-z']+|\d+", plain))))
+    return len(words) <= most and all(word in BACKCHANNELS or _GRUNT.fullmatch(word) for word in words)
 
 
 class Turn(Enum):
@@ -90,14 +99,19 @@ class TurnDetector:
         self.complete: float | None = None  # how complete what was said sounds, where somebody knows; 0 to 1
         self._speech = self._silence = 0  # windows in a row
 
-    def step(self, probability: float) -> Turn | None:
-        """Takes the next window's probability of speech."""
+    def step(self, probability: float, *, start: float | None = None) -> Turn | None:
+        """Takes the next window's probability of speech.
+
+        Args:
+            start: seconds of speech that begin a turn now; None: those of the configuration.
+        """
         config = self.config
+        start = config.start if start is None else start
         speech = probability >= config.threshold - (0.15 if self.speaking else 0.0)
         self._speech = self._speech + 1 if speech else 0
         self._silence = 0 if speech else self._silence + 1
         if not self.speaking:
-            if self._speech and self._speech * self.window >= config.start:
+            if self._speech and self._speech * self.window >= start:
                 self.speaking = True
                 return Turn.BEGAN
             return None

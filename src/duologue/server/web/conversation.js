@@ -1,6 +1,7 @@
 // Whose turn it is: from presses, sounds and the server's events to what is sent, played and shown.
 
-import { fromBase64, toBase64 } from "./connection.js";
+import { toBase64 } from "./connection.js";
+import { EVENTS, SILENCE } from "./events.js";
 import { Microphone, Player, RATE, Trouble } from "./sound.js";
 import { recall, remember } from "./store.js";
 
@@ -9,9 +10,6 @@ const BEFORE = 10; // blocks of 20 ms from before the press that belong to it: p
 const SHORTEST = 120; // ms of a question
 const LONGEST = 55000; // ms of a question: a forgotten tap ends by itself
 const PATIENCE = 40000; // ms for an answer to begin
-const STILL = 5000; // ms that an answer stands still for somebody who speaks over it
-const SILENCE = 500; // ms of silence that end a turn, hands-free
-const MEMORY = 10; // turns that a new session is told about
 const EXPECTED = ["response_cancel_not_active", "item_truncate_invalid_item_id"]; // races that harm nobody
 
 /** `view` shows: refresh(), glow(level), trouble(error or null), diagnostics(state), announce(text). */
@@ -60,10 +58,9 @@ export class Conversation {
       this.view.trouble(null);
       return true;
     } catch (error) {
+      this.shut();
       this.view.trouble(error instanceof Trouble ? error : new Trouble("The sound cannot be used", error.message));
       return false;
-    } finally {
-      if (!this.microphone) this.opening = null;
     }
   }
 
@@ -73,11 +70,12 @@ export class Conversation {
       audible: (id, at) => this.audible(id, at),
       drained: id => this.drained(id),
     });
-    await this.player.resume();
+    this.player.context.resume(); // while the press counts as leave to
     this.microphone = await Microphone.open(recall("microphone"), this.player.context, {
       block: block => this.block(block),
       lost: () => this.lost(),
     });
+    await this.player.resume();
     this.view.refresh();
   }
 
@@ -308,95 +306,8 @@ export class Conversation {
   }
 
   take(event) {
-    this.on[event.type]?.(event);
+    EVENTS[event.type]?.(this, event);
   }
-
-  on = {
-    "session.created": ({ session }) => {
-      this.reset();
-      this.offered = session.duologue ?? null; // what the server has beyond the protocol
-      this.given = session.audio?.output?.voice;
-      this.configure();
-      for (const [role, text] of this.words.history.slice(-2 * MEMORY)) {
-        const content = [{ type: role === "user" ? "input_text" : "output_text", text }];
-        this.line.send({ type: "conversation.item.create", item: { type: "message", role, content } });
-      }
-    },
-    "session.updated": ({ session }) => {
-      this.silence = session.audio?.input?.turn_detection?.silence_duration_ms ?? SILENCE;
-    },
-    "input_audio_buffer.speech_started": ({ item_id }) => {
-      if (!this.free) return;
-      this.interrupt();
-      this.turn = this.words.begin();
-      this.turn.heard("");
-      this.items.set(item_id, this.turn);
-      this.hearing = true;
-      this.view.refresh();
-    },
-    "input_audio_buffer.speech_stopped": ({ item_id, audio_end_ms }) => {
-      const turn = this.items.get(item_id);
-      if (!turn) return;
-      turn.ended = this.moment(audio_end_ms - this.silence);
-      turn.silence = this.silence;
-      this.hearing = false;
-      this.wait();
-    },
-    "input_audio_buffer.committed": ({ item_id }) => {
-      if (this.turn && !this.items.has(item_id)) this.items.set(item_id, this.turn);
-      while (this.items.size > 50) this.items.delete(this.items.keys().next().value);
-    },
-    "conversation.item.input_audio_transcription.delta": ({ item_id, delta }) => {
-      (this.items.get(item_id) ?? (this.listening ? this.turn : null))?.heard(delta ?? "");
-    },
-    "conversation.item.input_audio_transcription.completed": ({ item_id, transcript }) => {
-      const turn = this.items.get(item_id);
-      turn?.heard(transcript.trim() || "…", { final: true });
-      turn?.hush();
-      if (turn && transcript.trim()) this.view.announce(`You: ${transcript}`);
-    },
-    "conversation.item.input_audio_transcription.failed": ({ item_id }) => this.items.get(item_id)?.hush(),
-    "response.created": ({ response }) => {
-      this.waiting = false;
-      this.hearing = false;
-      const asked = [...this.items.values(), this.turn].findLast(turn => turn && turn.ended !== null && !turn.taken);
-      const turn = asked ?? this.words.begin(); // an alarm asks nobody
-      turn.taken = true;
-      this.answers.set(response.id, { id: response.id, turn, item: null, samples: 0, done: false });
-      this.view.refresh();
-    },
-    "response.output_item.added": ({ response_id, item }) => {
-      const answer = this.answers.get(response_id);
-      if (answer && item.type === "message") answer.item = item.id;
-    },
-    "response.output_audio.delta": ({ response_id, delta }) => {
-      const answer = this.answers.get(response_id);
-      if (!answer || !this.player) return;
-      const pcm = fromBase64(delta);
-      answer.samples += pcm.length;
-      this.player.push(response_id, pcm);
-    },
-    "response.output_audio.done": ({ response_id }) => this.player?.end(response_id),
-    "response.output_audio_transcript.delta": ({ response_id, delta }) => this.answers.get(response_id)?.turn.says(delta),
-    "response.output_text.delta": ({ response_id, delta }) => this.answers.get(response_id)?.turn.says(delta),
-    "response.done": ({ response }) => this.done(response),
-    "duologue.paused": () => {
-      if (!this.answers.size) return;
-      this.held = true;
-      this.player?.hold();
-      clearTimeout(this.still);
-      this.still = setTimeout(() => this.goOn(), STILL);
-      this.view.refresh();
-    },
-    "duologue.resumed": () => this.goOn(),
-    "duologue.metrics": ({ response_id, first_audio_ms, audio_seconds, real_time_factor }) => {
-      const turn = this.answers.get(response_id)?.turn;
-      if (turn && first_audio_ms >= 1) turn.number(`${Math.round(first_audio_ms)} ms`, "in the model");
-      else if (turn && first_audio_ms != null) turn.number("", "made in your pause", "the answer was ready when it was clear that you had finished");
-      if (turn && real_time_factor != null) turn.number("", `${audio_seconds.toFixed(1)} s · ${real_time_factor.toFixed(2)}× real time`, "seconds of speech, and the time it took to make one of them");
-    },
-    error: ({ error }) => this.refused(error),
-  };
 
   goOn() {
     clearTimeout(this.still);

@@ -122,7 +122,7 @@ export class Microphone {
       else if (data.pcm.length) on.block({ pcm: data.pcm, end: clock.at(data.end) });
     };
     source.connect(this.node);
-    await context.resume();
+    context.resume();
   }
 
   get deviceId() { return this.track.getSettings().deviceId; }

@@ -46,7 +46,7 @@ const view = {
 
   diagnostics({ buffered, target, gaps }) {
     const now = performance.now();
-    if (now - (view.told ?? 0) < 250) return;
+    if (buffered && now - (view.told ?? 0) < 250) return;
     view.told = now;
     const ms = seconds => `${Math.round(seconds * 1000)} ms`;
     const rate = talk.microphone?.context.sampleRate;
@@ -148,7 +148,8 @@ button.addEventListener("pointerdown", event => {
 for (const end of ["pointerup", "pointercancel"]) button.addEventListener(end, () => { byPointer = performance.now(); talk.release(); });
 button.addEventListener("click", () => { // Enter, or a screen reader: one click to begin, one to end
   if (performance.now() - byPointer < 500) return;
-  talk.press().then(() => talk.release());
+  talk.press();
+  talk.release();
 });
 button.addEventListener("contextmenu", event => event.preventDefault());
 
