@@ -177,7 +177,8 @@ def test_many_at_once_get_their_own_answers(server):
     ]
 
 
-def test_the_numbers_are_there_for_prometheus(server):
+def test_the_numbers_are_there_for_prometheus(server, client):
+    client.chat.completions.create(model="echo", messages=USER)
     text = httpx.get(f"http://{server[0]}/metrics").text
     assert "duologue_places 8.0" in text and "duologue_step_seconds_count" in text
     answers = next(line for line in text.splitlines() if line.startswith("duologue_answers_total"))

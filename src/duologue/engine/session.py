@@ -55,7 +55,7 @@ class SessionConfig:
     decide: Decide = field(default=lambda transcript: True)
     interrupts: bool = True  # whether speech over an answer cuts it short, where turns are found
     overlap: OverlapConfig | None = None  # how it is found out what speech over an answer means; None: it interrupts
-    echo: bool = True  # whether the answer is taken out of what the microphone hears, where turns are found
+    echo: bool = False  # whether the answer is taken out of what the microphone hears, where turns are found
     paced: bool = True  # the answer is listened to as it comes; False: it is wanted as fast as can be
     longest_question: float = 60.0  # seconds after which a turn ends by itself
     longest_answer: float = 300.0  # seconds of speech
