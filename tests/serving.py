@@ -14,8 +14,8 @@ from loudness import Loudness
 
 from duologue.engine import Engine
 from duologue.pipeline import Pipeline
-from duologue.server.security import Keys
 from duologue.server.app import ServeConfig, Server, bind
+from duologue.server.security import Keys
 
 
 @contextlib.contextmanager

@@ -1,11 +1,11 @@
 """Takes out of a microphone's sound what the loudspeaker beside it plays: the server knows what it sent.
 
-Three parts, for one stream at 16 kHz, in blocks of 32 ms. Where the echo begins is found from the cross-spectrum of what
-was sent and what came back, whitened by both (Knapp and Carter 1976). From there on a partitioned-block adaptive filter
-in the frequency domain (Soo and Pang 1990) follows the loudspeaker and the room; how far it moves at each frequency is a
-Kalman gain (Enzner and Vary 2006; in partitions Kuech, Mabande and Enzner 2014), which is what keeps it still while
-somebody speaks over the echo. How much of the echo is left behind is learned from how the rest follows the estimate (the
-regression of Valin 2007), so that it can be told whether there is more in a block than echo.
+Three parts, for one stream at 16 kHz, in blocks of 32 ms. Where the echo begins is found from the cross-spectrum of
+what was sent and what came back, whitened by both (Knapp and Carter 1976). From there on a partitioned-block adaptive
+filter in the frequency domain (Soo and Pang 1990) follows the loudspeaker and the room; how far it moves at each
+frequency is a Kalman gain (Enzner and Vary 2006; in partitions Kuech, Mabande and Enzner 2014), which is what keeps
+it still while somebody speaks over the echo. How much of the echo is left behind is learned from how the rest follows
+the estimate (the regression of Valin 2007), so that it can be told whether there is more in a block than echo.
 """
 
 from __future__ import annotations

@@ -380,8 +380,8 @@ class Session:
             detector.reset()
 
     def _asks(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig) -> bool:
-        """Whether words are heard that ask for something. Words in a noise or a hum are not heard twice: it is listened to
-        again without most of what came before it."""
+        """Whether words are heard that ask for something. Words in a noise or a hum are not heard twice: it is listened
+        to again without most of what came before it."""
         longest, before = (round(length / detector.window) for length in (config.longest, detector.config.before))
         recent = overlap.windows[-longest:]
         later = overlap.windows[max(0, before - round(config.lead / detector.window)) :][-longest:]
