@@ -56,9 +56,10 @@ BACKCHANNELS = frozenset(_SIGNS.split())
 """Words that people say while they listen. A few of them in a row ask for nothing."""
 _TOGETHER_SIGNS = """
 i see|i know|i understand|all right|of course|no doubt|no way|no kidding|got it|got you|go on|that is right|
-that is true|that is good|that is great|that is nice|that is interesting|that is amazing|that is fine|that is cool|you are right|
-good idea|very good|very nice|very interesting|very true|quite right|fair enough|makes sense|is that so|is that right|
-i bet|oh my god|oh my goodness|my goodness|oh my|oh dear|good to know|good point|how nice|how interesting|how funny
+that is true|that is good|that is great|that is nice|that is interesting|that is amazing|that is fine|
+that is cool|you are right|good idea|very good|very nice|very interesting|very true|quite right|fair enough|
+makes sense|is that so|is that right|i bet|oh my god|oh my goodness|my goodness|oh my|oh dear|good to know|
+good point|how nice|how interesting|how funny
 """
 PHRASES = _TOGETHER_SIGNS.replace("\n", "").split("|")
 """... and a few words in a row that do so together."""
