@@ -25,6 +25,7 @@ _SILENT = 1e-4  # a reference below this (-80 dB) plays nothing
 _FOUND_AGAIN = 0.8  # seconds of echo in which it is looked for
 _WORTH = 0.3  # of the power, that must have been taken out lately
 _FIRST = (0, 1, 2, 4, 8)  # looks after an echo was found at which the filter is solved for
+_YOUNG = 4  # looks in which it is not to be relied on
 _STEPS = 30  # of a solution
 _BANDS = np.unique(np.geomspace(8, 224, 17).astype(int))  # edges among 257 frequencies, 250 Hz to 7 kHz
 _WINDOW = np.hanning(BLOCK).astype(np.float32)
@@ -339,7 +340,7 @@ class EchoCanceller:
         end = len(state.reference_N) - (state.delay or 0)
         own_B, echo_B, sent_B = _bands(np.stack([rest, estimate, state.reference_N[end - BLOCK : end]]))
         echo_B, state.last_B = np.maximum(echo_B, 0.5 * state.last_B), echo_B
-        young = state.looked <= _FIRST[-1]
+        young = state.looked <= _YOUNG
         state.loud_B = np.maximum(state.gain_B * sent_B if young else echo_B, 0.97 * state.loud_B)
         if young or (state.frozen and state.unsure):
             return bool((own_B > 2 * state.loud_B).mean() >= 0.5)
