@@ -27,6 +27,11 @@ class Loudspeaker:
         self._waiting = 0  # samples in the queue
         self._standing = False
 
+    @property
+    def echoes(self) -> bool:
+        """The microphone hears it."""
+        return self._state.delay is not None
+
     def play(self, samples: np.ndarray, *, late: int) -> None:
         """Adds speech that was sent.
 

@@ -82,8 +82,17 @@ class _Overlap:
 
     windows: list[np.ndarray]
     at: float  # seconds of the session's audio before `windows`
+    before: int  # how many of them came before the speech
     paused_at: float | None  # when the answer was made to stand still; None: it goes on meanwhile
     judge: float  # seconds of speech after which it is judged next
+    dropped: int = 0  # windows that are kept no more
+
+    def add(self, window: np.ndarray, *, most: int) -> None:
+        self.windows.append(window)
+        if len(self.windows) > most:
+            del self.windows[0]
+            self.at += WINDOW / SAMPLE_RATE
+            self.dropped += 1
 
 
 class Session:
@@ -312,11 +321,14 @@ class Session:
         (window, more), self._cleaned = self._cleaned, None
         self._waiting.popleft()
         at = (self._samples - len(self._waiting) * WINDOW) / self._input_rate
-        overlap = self._config.overlap if self._audible else None
-        turn = self._detector.step(probability if more else 0.0, start=overlap.start if overlap else None)
+        config = self._config.overlap or OverlapConfig()
         if self._overlap is not None:
-            self._overlap.windows.append(window)
-            return self._judge(self._overlap, self._detector, self._config.overlap or OverlapConfig())
+            self._overlap.add(window, most=round(config.longest / self._detector.window))
+            if not more and self._overlap.paused_at is not None:
+                return  # the echo that is still on its way: neither speech nor silence
+        turn = self._detector.step(probability if more else 0.0, start=self._start(config))
+        if self._overlap is not None:
+            return self._judge(self._overlap, self._detector, config)
         if turn is Turn.BEGAN:
             self._began(window, at)
         elif (self._detector.speaking or turn is Turn.ENDED) and (not self._audible or self._behind):
@@ -333,6 +345,13 @@ class Session:
         elif turn is Turn.ENDED:
             self._ended(at)
 
+    def _start(self, config: OverlapConfig) -> float | None:
+        """Seconds of speech that begin something now; None: a turn."""
+        if not self._audible or self._config.overlap is None:
+            return None
+        echoes = self._loudspeaker is not None and self._loudspeaker.echoes
+        return config.start_echo if echoes else config.start
+
     @property
     def _audible(self) -> bool:
         """An answer is being given, or still playing."""
@@ -346,7 +365,8 @@ class Session:
             self._behind = True
         elif self._audible and self._interrupts and (not self._said_all or self.lead(self._engine.now()) > 0):
             config = self._config.overlap
-            self._overlap = _Overlap(windows, begin, self._engine.now(), config.enough if config else 0.0)
+            enough = config.enough if config else 0.0
+            self._overlap = _Overlap(windows, begin, len(windows) - 1, self._engine.now(), enough)
             if config is None:
                 return self._stop(None)
             if self._loudspeaker is not None:
@@ -362,12 +382,19 @@ class Session:
     def _judge(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig) -> None:
         """Goes on with the answer where what was said over it asks for nothing, and stops it where it does."""
         over = detector.silence >= config.silence
-        lasted = len(overlap.windows) * detector.window - detector.silence - detector.config.before
+        said = len(overlap.windows) + overlap.dropped - overlap.before
+        lasted = said * detector.window - detector.silence
         if not over and lasted < overlap.judge:
             return
         overlap.judge = max(lasted + config.again, 1.5 * lasted)
-        if self._asks(overlap, detector, config):
-            return self._stop(None)
+        words = self._overhear(overlap, round(config.lead / detector.window))
+        left = self.lead(self._engine.now())
+        at_its_end = bool(words) and over and self._said_all and left < config.ending
+        if not is_backchannel(words) or at_its_end:
+            if left > 0 or not self._said_all:
+                return self._stop(None)
+            self._overlap = None  # it was heard to its end meanwhile
+            return self._speech_started(overlap.at, overlap.windows)
         if overlap.paused_at is not None:  # a sign of listening, or a noise that sounds like speech
             if self._playing_since is not None:
                 self._playing_since += self._engine.now() - overlap.paused_at
@@ -379,14 +406,15 @@ class Session:
             self._overlap = None
             detector.reset()
 
-    def _asks(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig) -> bool:
-        """Whether words are heard that ask for something. Words in a noise or a hum are not heard twice: it is listened
-        to again without most of what came before it."""
-        longest, before = (round(length / detector.window) for length in (config.longest, detector.config.before))
-        recent = overlap.windows[-longest:]
-        later = overlap.windows[max(0, before - round(config.lead / detector.window)) :][-longest:]
-        hear = self._engine.runner.overhear
-        return all(not is_backchannel(hear(np.concatenate(windows))) for windows in (recent, later))
+    def _overhear(self, overlap: _Overlap, lead: int) -> str:
+        """The words, if they ask for something when heard a second time with only `lead` windows before the speech:
+        what a listener makes of a hum or a noise is something else every time."""
+        hear, windows = self._engine.runner.overhear, overlap.windows
+        words = hear(np.concatenate(windows))
+        if is_backchannel(words):
+            return words
+        again = hear(np.concatenate(windows[max(0, overlap.before - overlap.dropped - lead) :]))
+        return again if is_backchannel(again) else words
 
     def _ended(self, at: float) -> None:
         if self._audible and not self._behind:

@@ -1,7 +1,7 @@
 """What is said over an answer, for tests: signs of listening, noises, and requests, each as it reaches a microphone.
 
-The half "test" is spoken by voices and people that training never used; "dev" by others, and with other requests. Nothing
-may be chosen by the test half.
+The half "test" is spoken by voices and people that training never used; "dev" by others, and with other requests.
+Nothing may be chosen by the test half.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ REQUESTS: dict[Split, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 RECORDED_SIGNS = (
-    "uh huh", "yeah", "okay", "oh yeah", "yes", "exactly", "of course", "you're right", "absolutely", "wow", "very good",
-    "that's right", "good idea", "oh", "really", "huh", "ah", "good", "oh i see", "ah yes", "indeed", "no kidding",
-    "great", "oh yes", "is that so", "all right", "yes sure", "ahh yes",
+    "uh huh", "yeah", "okay", "oh yeah", "yes", "exactly", "of course", "you're right", "absolutely", "wow",
+    "very good", "that's right", "good idea", "oh", "really", "huh", "ah", "good", "oh i see", "ah yes", "indeed",
+    "no kidding", "great", "oh yes", "is that so", "all right", "yes sure", "ahh yes",
 )  # fmt: skip
 RECORDED_REQUESTS: dict[Split, tuple[str, ...]] = {  # as they stand in data.recordings
     "dev": (
-        "Hang on!", "What?", "No way!", "What are you doing here?", "How may I help you?", "Why did you do that?",
+        "Hang on!", "What?", "What are you doing here?", "How may I help you?", "Why did you do that?",
         "No.", "Why's that?", "What do you want to know?", "What's inside the temple?", "How's your rash?", "Why?",
     ),
     "test": (

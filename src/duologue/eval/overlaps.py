@@ -1,9 +1,9 @@
 """Speech over an answer, measured: how soon the answer stands still, what stops it that should not, and what does not
 stop it that should.
 
-The engine as it is served, driven step by step with a clock by hand: the client sends its microphone's sound in blocks of 20
-to 80 ms, and its loudspeaker plays what it was sent, late, into the same room. Times are of the clock: what the model needs
-to compute is not in them, and the network is not either.
+The engine as it is served, driven step by step with a clock by hand: the client sends its microphone's sound in blocks
+of 20 to 80 ms, and its loudspeaker plays what it was sent, late, into the same room. Times are of the clock: what the
+model needs to compute is not in them, and the network is not either.
 """
 
 from __future__ import annotations
@@ -41,12 +41,13 @@ class Outcome:
     paused_ms: float | None
     interrupted_ms: float | None
     stood: tuple[float, ...]  # seconds for which it stood still each time, if it went on; or to the end
-    before: int  # times it stood still, or was stopped, before there was anything: by its own echo
+    before: int  # times it stood still before there was anything: by its own echo
+    cut_before: bool  # ... or was even stopped
 
     @property
     def stopped(self) -> bool:
         """Interrupted, or made to stand still for so long that it comes to the same."""
-        return self.interrupted_ms is not None or max(self.stood, default=0.0) > LONG
+        return self.interrupted_ms is not None or self.cut_before or max(self.stood, default=0.0) > LONG
 
 
 @dataclass
@@ -185,7 +186,8 @@ class Bench:
             paused_ms=since(Paused),
             interrupted_ms=since(Interrupted),
             stood=tuple(stood),
-            before=sum(isinstance(event, (Paused, Interrupted)) and when < onset for when, event in events),
+            before=sum(isinstance(event, Paused) and when < onset for when, event in events),
+            cut_before=any(isinstance(event, Interrupted) and when < onset for when, event in events),
         )
 
 

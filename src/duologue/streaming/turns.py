@@ -35,15 +35,21 @@ class TurnConfig:
 class OverlapConfig:
     """What speech over an answer does to it. The answer pauses at once; whether it was meant is found out meanwhile."""
 
-    start: float = 0.064  # seconds of speech that make the answer stand still
+    start: float = 0.032  # seconds of speech that make the answer stand still
+    start_echo: float = 0.064  # ... where the microphone hears the answer too
     silence: float = 0.25  # seconds after which speech is over and judged
     enough: float = 0.6  # seconds of speech that are judged while they go on
     again: float = 0.3  # seconds more, after which they are judged again, or half as many again as there were
-    longest: float = 8.0  # seconds of speech that are looked at
-    lead: float = 0.15  # seconds before the speech that are left away when words are heard a second time
+    longest: float = 8.0  # seconds that are listened to at once
+    lead: float = 0.15  # seconds before the speech that are kept when it is heard a second time
+    ending: float = 0.5  # seconds before the end of an answer in which any word is one to it
 
     def __post_init__(self):
-        if min(self.start, self.lead) < 0 or min(self.silence, self.again) <= 0 or not 0 < self.enough <= self.longest:
+        if (
+            min(self.start, self.start_echo, self.lead) < 0
+            or min(self.silence, self.again) <= 0
+            or not 0 < self.enough <= self.longest
+        ):
             raise ConfigError(f"OverlapConfig: need 0 < silence, 0 < again and 0 < enough <= longest, got {self}")
 
 
