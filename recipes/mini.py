@@ -29,7 +29,7 @@ def data(out: str = RUNS) -> list[Work]:
         DataStage(name="asked", recipe="recipes/data_mini.py:asked", out=f"{out}/data/asked"),
         DataStage(name="questions", recipe="recipes/data_mini.py:questions", out=f"{out}/data/questions"),
         DataStage(name="words", recipe="recipes/data_mini.py:words", out=f"{out}/data/words"),
-        RecordingsStage(name="people", out=f"{out}/data/people", again=4),  # half of all that is heard
+        RecordingsStage(name="people", out=f"{out}/data/people"),
     ]
 
 
@@ -39,7 +39,8 @@ def listen(out: str = RUNS) -> TrainConfig:
         name="listen",
         task=ListenTask(
             data=f"{out}/data/taught",
-            more=(f"{out}/data/asked", f"{out}/data/questions", f"{out}/data/people"),
+            more=(f"{out}/data/asked", f"{out}/data/questions"),
+            people=f"{out}/data/people",
             seconds=112.0,
             rows=64,
             held_out=240,

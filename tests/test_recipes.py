@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from train import tiny
 
 from duologue.checkpoints import open_model
-from duologue.data.manifest import QUESTION_RATE, decode_flac, read_rows
+from duologue.data.manifest import read_rows
 from duologue.data.recordings import Recording, Sound
 from duologue.data.synthesis import synthesise
 from duologue.errors import TrainError
@@ -206,20 +206,18 @@ def test_recordings_become_rows_and_sounds_rows_without_words(tmp_path, monkeypa
     splits = {"train": people, "dev": others}
     monkeypatch.setattr("duologue.data.recordings.iterate_recordings", lambda split, only=None: iter(splits[split]))
     monkeypatch.setattr("duologue.data.recordings.iterate_sounds", lambda split: iter(sounds))
-    stage = RecordingsStage(name="people", out=str(tmp_path), sounds=3, dev_sounds=2, again=1)
+    stage = RecordingsStage(name="people", out=str(tmp_path), sounds=3, dev_sounds=2)
     stage.run()
     rows = list(read_rows(tmp_path))
     train, dev = ([row for row in rows if row.split == split] for split in ("train", "dev"))
     expected = [*(f"s/{n}" for n in range(300)), "s/sound 1~1"]
-    assert [row.id for row in train] == [id for name in expected for id in (name, f"{name}#1")]
+    assert [row.id for row in train] == expected
     assert {row.id for row in dev} == {f"s/other {n}" for n in range(30)} | {"s/sound 0~0", "s/sound 2~2"}
     assert {row.question_speaker for row in dev[:10]} == {"0", "1", "2"}  # the first few hear all of the speakers
-    assert rows[0].question_seconds == pytest.approx(2.0) and [row.question for row in rows].count("") == 4
-    as_it_is, elsewhere = (decode_flac(row.question_audio, QUESTION_RATE) for row in train[:2])
-    assert train[1].question == "line 0" and not np.array_equal(as_it_is[:8_000], elsewhere[:8_000])
+    assert rows[0].question_seconds == pytest.approx(2.0) and [row.question for row in rows].count("") == 3
     people.clear()
     stage.run()  # done already
-    assert len(list(read_rows(tmp_path))) == 634
+    assert len(list(read_rows(tmp_path))) == len(rows)
 
 
 def test_sounds_come_evenly_from_their_sources_and_short_ones_in_a_row(tmp_path, monkeypatch):
@@ -228,7 +226,7 @@ def test_sounds_come_evenly_from_their_sources_and_short_ones_in_a_row(tmp_path,
     sounds.append(Sound(audio=np.full(800, 0.1, np.float32), name="click", source="short", **about))
     monkeypatch.setattr("duologue.data.recordings.iterate_recordings", lambda split, only=None: iter([]))
     monkeypatch.setattr("duologue.data.recordings.iterate_sounds", lambda split: iter(sounds))
-    RecordingsStage(name="people", out=str(tmp_path), sounds=40, again=0).run()
+    RecordingsStage(name="people", out=str(tmp_path), sounds=40).run()
     rows = list(read_rows(tmp_path))
     assert Counter(row.source for row in rows) == {"long": 20, "short": 20}
     assert len({row.id.split("~")[0] for row in rows}) == 21  # every sound has its turn

@@ -97,6 +97,25 @@ def test_rows_come_from_every_folder_also_those_without_words(folder, tmp_path):
         assert torch.equal(one.audio_BN, other.audio_BN)
 
 
+def test_real_people_have_their_share_and_sound_new_each_time(folder, tmp_path):
+    audio = encode_flac(np.random.default_rng(1).uniform(-0.1, 0.1, 16_000), 16_000)
+    people = [
+        Turn(id=f"p{n}", source="queen", question="Go away!", question_audio=audio, question_seconds=1.0)
+        for n in range(2)
+    ]
+    write_shard(tmp_path / "people" / shard_name(0), people)
+    whole = {"people": str(tmp_path / "people"), "share": 0.75, "noise": 0.0, "rows": 2}
+    as_they_are = batches(config(folder, tmp_path, fresh=0.0, **whole).task, 0, 40)
+    theirs = [number for number, batch in enumerate(as_they_are) if int(batch.samples_B.max()) == 16_000]
+    assert 22 <= len(theirs) <= 36
+    fresh = batches(config(folder, tmp_path, fresh=1.0, **whole).task, 0, 40)
+    sounds = [fresh[number].audio_BN[row, :8_000] for number in theirs for row in range(2)]
+    assert len({tuple(sound[:2_000:40].tolist()) for sound in sounds}) > 0.8 * len(sounds)  # some draws change little
+    assert all(torch.equal(one.labels_BT, other.labels_BT) for one, other in zip(as_they_are, fresh, strict=True))
+    others = [number for number in range(40) if number not in theirs]
+    assert all(torch.equal(as_they_are[number].audio_BN, fresh[number].audio_BN) for number in others)
+
+
 def test_real_people_are_reported_apart_from_synthetic_voices(folder, tmp_path, monkeypatch):
     audio = encode_flac(np.random.default_rng(1).uniform(-0.1, 0.1, 16_000), 16_000)
     people = [

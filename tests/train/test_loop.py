@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from duologue import config as configs
 from duologue.errors import ConfigError, TrainError
 from duologue.train import TrainConfig, train
 from duologue.train.distributed import to_device
+from duologue.train.feed import feed
 from duologue.train.state import checkpoints
 
 
@@ -43,6 +45,23 @@ def _take_the_trap_out(out: Path) -> None:
         content = torch.load(path, weights_only=True)
         content["config"]["task"]["kill_at"] = -1
         torch.save(content, path)
+
+
+def test_batches_that_other_processes_make_ahead_of_time_are_the_same(tmp_path):
+    train(toy_config(tmp_path / "ahead", loaders=2))
+    train(toy_config(tmp_path / "here"))
+    assert_equal_bits(exported(tmp_path / "here"), exported(tmp_path / "ahead"))
+
+
+def test_each_rank_has_its_own_batches_made():
+    wanted = list(itertools.islice(ToyTask().batches(1, 2), 8))
+    for rank in range(2):
+        made = itertools.islice(feed(ToyTask(), seed=1, position=2, loaders=2, rank=rank, count=2), 8)
+        for number, (one, other) in enumerate(zip(wanted, made, strict=True)):
+            if number % 2 == rank:
+                assert torch.equal(one["x"], other["x"])
+            else:
+                assert other is None
 
 
 def test_the_trained_weights_changed_and_the_frozen_ones_did_not(tmp_path):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -119,7 +120,7 @@ class EchoCanceller:
             **self._fresh(),
         )
 
-    def _fresh(self) -> dict[str, Array]:
+    def _fresh(self) -> dict[str, Any]:
         shape = (self._partitions, BLOCK + 1)
         fading = np.exp(-np.arange(self._partitions) / 2.0)[:, None]
         return {
@@ -316,7 +317,8 @@ class EchoCanceller:
         begun = np.fft.irfft(state.filter_PF)[:, :BLOCK].reshape(-1)
         rest = heard - np.fft.irfft(sent_F * np.fft.rfft(begun, size))[taps - 1 : len(sent)]
         noise = 0.1 * float(np.mean(rest**2)) + _TINY
-        found, left = np.zeros(taps, np.float32), correlate(rest)
+        found: Array = np.zeros(taps, np.float32)
+        left = correlate(rest)
         along, power = left, float(left @ left)
         for _ in range(_STEPS):
             moved = correlate(apply(along)) + noise * along

@@ -5,6 +5,8 @@ The phases of a cough follow Korpas et al. 1996: a burst, a rush of air, and oft
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 Array = np.ndarray
@@ -51,8 +53,8 @@ def hum(rng: np.random.Generator, *, syllables: int = 2) -> Array:
     pieces = []
     for number in range(syllables):
         length = round(rng.uniform(0.14, 0.3) * RATE)
-        rise = (1.0, 0.85) if number + 1 < syllables else (0.95, rng.choice([0.8, 1.25]))
-        voiced = pulses(base * np.linspace(*rise, length), rng) * np.minimum(1, 4 * np.hanning(length))
+        first, last = (1.0, 0.85) if number + 1 < syllables else (0.95, float(rng.choice([0.8, 1.25])))
+        voiced = pulses(base * np.linspace(first, last, length), rng) * np.minimum(1, 4 * np.hanning(length))
         pieces.append(voiced + 0.002 * rng.standard_normal(length))
         if number + 1 < syllables:
             gap = round(rng.uniform(0.04, 0.08) * RATE)
@@ -67,7 +69,7 @@ def pulses(pitch: Array, rng: np.random.Generator) -> Array:
     return np.where(saw < 0.6, np.sin(np.pi * saw / 0.6) ** 2, 0) - 0.3
 
 
-def throat(source: Array, formants: list[tuple[float, float]]) -> Array:
+def throat(source: Array, formants: Sequence[tuple[float, float]]) -> Array:
     """The source through resonances (Hz, bandwidth in Hz) in a row, then what the lips add."""
     spectrum = np.fft.rfft(source, 2 * len(source))
     z = np.exp(-2j * np.pi * np.fft.rfftfreq(2 * len(source)))

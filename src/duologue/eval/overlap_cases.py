@@ -160,7 +160,7 @@ def cases(
         raise DataError(f"overlaps: no split {split!r}; there are {', '.join(SIGNS)}")
     people = list(recorded)
     half, quarter, echoes = count // 2, count // 4, count // 20
-    made = [
+    made: list[tuple[Kind, str, str, Array]] = [
         *(("sign", *each) for each in _signs(split, speakers, people, quarter, seed)),
         *(("noise", *each) for each in _noises(noises, half - quarter - echoes, seed)),
         *(("echo", "", "", np.zeros(2 * RATE, np.float32)) for _ in range(echoes)),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from duologue.audio.features import SAMPLE_RATE, log_mel
 from duologue.codecs.text import load_tokenizer
+from duologue.data.audio_augment import AugmentConfig, augment
 from duologue.data.batches import BatchConfig
 from duologue.data.manifest import QUESTION_RATE, Turn, decode_flac
 from duologue.data.noises import make_noise
 from duologue.data.recordings import is_recording
+from duologue.errors import ConfigError
 from duologue.eval.metrics import Edits, error_rate, normalise, word_edits
 from duologue.models.llama_omni.listener import Listener
 from duologue.models.whisper import Whisper
@@ -38,7 +40,13 @@ class ListenTask:
     """Questions as they were said, and their words. A row without a question is a clip in which nobody speaks."""
 
     data: str  # a data folder
-    more: tuple[str, ...] = ()  # further ones, such as real recordings
+    more: tuple[str, ...] = ()  # further ones
+    people: str = ""  # one of real people and real sounds
+    share: float = 0.5  # of the batches that come from it
+    fresh: float = 0.8  # share of its clips that go through another room, noise, microphone each time they come
+    augment: AugmentConfig = field(
+        default_factory=lambda: AugmentConfig(speed_chance=0.3, voice_chance=0.25, lead=(0.0, 0.4), tail=(0.0, 0.5))
+    )
     listener: str = "whisper-tiny.en"  # what it starts from, see parts.load_listener
     seconds: float = 56.0  # of padded audio in a batch
     rows: int = 32  # most clips of a batch
@@ -55,6 +63,16 @@ class ListenTask:
     mix: float = 1.0  # what is exported: this share of the trained weights, the rest of those that it started from
     held_out: int = 100  # clips of the split dev in an evaluation
     held_out_noises: int = 20  # clips of noise in an evaluation
+
+    def __post_init__(self) -> None:
+        for name in ("share", "fresh"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"ListenTask.{name} must lie between 0 and 1, got {getattr(self, name)}")
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """All data folders, that of the people last."""
+        return (self.data, *self.more, *((self.people,) if self.people else ()))
 
     def make(self) -> _Listening:
         """The task."""
@@ -88,15 +106,16 @@ class _Listening:
 
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], ListenBatch]]:
         c = self.config
-        folders = [self._rows_of(folder, seed) for folder in (c.data, *c.more)]
-        for number, _, turns in manifest.stream(folders, seed=seed, position=position):
+        folders = [self._rows_of(folder, seed) for folder in c.folders]
+        share = c.share if c.people else None
+        for number, _, turns in manifest.stream(folders, seed=seed, position=position, last=share):
             yield functools.partial(self._batch, turns, seed, number)
 
     def _rows_of(self, folder: str, seed: int) -> BatchConfig:
         c = self.config
         return BatchConfig(
             folder=folder,
-            columns=("question", "question_spoken", "question_audio"),
+            columns=("source", "question", "question_spoken", "question_audio"),
             rows=c.rows,
             padded=c.seconds,
             shortest=SHORTEST,
@@ -106,7 +125,7 @@ class _Listening:
 
     def _batch(self, turns: list[Turn], seed: int, number: int) -> ListenBatch:
         rng = np.random.default_rng((seed, 2, number))
-        clips = [self._clip(turn) for turn in turns]
+        clips = [self._elsewhere(turn, rng) for turn in turns]
         for index in np.flatnonzero(rng.random(len(clips)) < self.config.noise):
             clips[index] = self._noise(rng, most=len(clips[index].audio))
         config = self._start[0].config
@@ -116,7 +135,16 @@ class _Listening:
         return collate(clips, prompt=config.prompt, end=config.end)
 
     def _clip(self, turn: Turn) -> Utterance:
+        return self._utterance(decode_flac(turn.question_audio, QUESTION_RATE), turn)
+
+    def _elsewhere(self, turn: Turn, rng: np.random.Generator) -> Utterance:
+        """A clip as it may sound in another place, if it is as it was recorded."""
         audio = decode_flac(turn.question_audio, QUESTION_RATE)
+        if is_recording(turn.source) and rng.random() < self.config.fresh:
+            audio, _ = augment(audio, rate=QUESTION_RATE, config=self.config.augment, rng=rng)
+        return self._utterance(audio, turn)
+
+    def _utterance(self, audio: np.ndarray, turn: Turn) -> Utterance:
         return Utterance((audio * 32767).astype(np.int16), self._pieces(words_of(turn)))
 
     def _pieces(self, text: str) -> tuple[int, ...]:
@@ -149,7 +177,7 @@ class _Listening:
         """Clips with their words, and whether a real person says them."""
         c, rng = self.config, np.random.default_rng(3)
         columns = ("source", "question", "question_spoken", "question_audio", "question_seconds")
-        found = manifest.held_out((c.data, *c.more), columns, most=c.held_out)
+        found = manifest.held_out(c.folders, columns, most=c.held_out)
         turns = [turn for _, turn in found if SHORTEST <= turn.question_seconds <= c.longest]
         spoken = [(self._clip(turn), words_of(turn), is_recording(turn.source)) for turn in turns]
         return spoken + [(self._noise(rng, most=5 * SAMPLE_RATE), "", False) for _ in range(c.held_out_noises)]

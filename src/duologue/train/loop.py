@@ -17,6 +17,7 @@ from duologue import config as configs
 from duologue.errors import ConfigError, TrainError
 from duologue.train import report
 from duologue.train.distributed import Processes, to_device
+from duologue.train.feed import feed
 from duologue.train.host import machine, peak_memory, stop_signals
 from duologue.train.optim import Ema, OptimizerConfig, factor, make_optimizer, scale_and_clip, set_rate
 from duologue.train.progress import Bar, Log, span
@@ -33,7 +34,7 @@ from duologue.train.state import (
     weights,
 )
 
-MAY_CHANGE = {"steps", "eval_every", "save_every", "log_every", "keep", "out", "device"}  # in a resumed run
+MAY_CHANGE = {"steps", "eval_every", "save_every", "log_every", "keep", "out", "device", "loaders"}  # in a resumed run
 
 
 class Task(Protocol):
@@ -89,6 +90,7 @@ class TrainConfig:
     seed: int = 0
     out: str = ""  # the folder of the run; empty: runs/<name>
     device: str = "auto"  # or cpu, cuda
+    loaders: int = 0  # processes that make batches ahead of time, for a fast card; 0: made as they are needed
     shard: bool = False  # several processes: FSDP instead of DDP
     shard_layers: tuple[str, ...] = ("Block",)  # classes that FSDP gathers one at a time
 
@@ -99,8 +101,11 @@ class TrainConfig:
         for name in ("steps", "accumulation", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{self.name}: {name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.ema < 1 or self.eval_every < 0:
-            raise ConfigError(f"{self.name}: need 0 <= ema < 1 and eval_every >= 0, got {self.ema}, {self.eval_every}")
+        if not 0 <= self.ema < 1 or min(self.eval_every, self.loaders) < 0:
+            raise ConfigError(
+                f"{self.name}: need 0 <= ema < 1, eval_every >= 0 and loaders >= 0, got {self.ema}, {self.eval_every} "
+                f"and {self.loaders}"
+            )
 
     @property
     def folder(self) -> Path:
@@ -214,7 +219,14 @@ class Run:
         config, state = self.config, self.state
         if config.eval_first and state.step == 0:
             self._evaluate(log, bar)
-        batches = self.task.batches(config.seed, state.position)
+        batches = feed(
+            self.task,
+            seed=config.seed,
+            position=state.position,
+            loaders=config.loaders,
+            rank=self.processes.rank,
+            count=self.processes.count,
+        )
         with stop_signals() as stop:
             while state.step < config.steps:
                 begun = time.monotonic()
@@ -245,11 +257,12 @@ class Run:
         total, sums = 0.0, dict[str, float]()
         for index in range(config.accumulation):
             seed_all(config.seed, state.position)
-            batch = next(batches, None)
-            if batch is None:
+            try:
+                batch = next(batches)
+            except StopIteration:
                 raise TrainError(
                     f"{config.name}: the task's batches ended at {state.position}; they must go on for ever"
-                )
+                ) from None
             state.position += 1
             if index % processes.count != processes.rank:
                 continue

@@ -19,25 +19,31 @@ FIRST_DAY, DAYS = datetime.date(2025, 1, 1), 7 * 365  # days that training speak
 _DAY = re.compile(r"@(\d{4}-\d\d-\d\d)$")
 
 
-def stream(configs: Sequence[BatchConfig], *, seed: int, position: int) -> Iterator[tuple[int, int, list[Turn]]]:
+def stream(
+    configs: Sequence[BatchConfig], *, seed: int, position: int, last: float | None = None
+) -> Iterator[tuple[int, int, list[Turn]]]:
     """Endless batches, each from one folder: its position in the stream, the folder's number, the rows.
 
     Folders are drawn by how many batches they have.
 
     Args:
         position: batches already used; the stream begins there.
+        last: the share of the batches that come from the last folder, however many it has.
     Raises:
         ConfigError: no folder. DataError: a folder without rows for it.
     """
     if not configs:
         raise ConfigError("rows.stream: need at least one data folder; make one with: duologue data synth")
     folders = [Batches(config) for config in configs]
-    sizes = np.array([folder.num_batches() for folder in folders], float)
+    shares = np.array([folder.num_batches() for folder in folders], float)
+    shares /= shares.sum()
+    if last is not None and len(folders) > 1:
+        shares = np.append(shares[:-1] * (1 - last) / shares[:-1].sum(), last)
 
     def choice(number: int) -> int:
         if len(folders) == 1:
             return 0
-        return int(np.random.default_rng((seed, 1, number)).choice(len(folders), p=sizes / sizes.sum()))
+        return int(np.random.default_rng((seed, 1, number)).choice(len(folders), p=shares))
 
     used = Counter({0: position}) if len(folders) == 1 else Counter(choice(number) for number in range(position))
     for index, folder in enumerate(folders):

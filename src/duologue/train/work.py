@@ -17,7 +17,6 @@ from torch import Tensor
 
 from duologue import config as configs
 from duologue.checkpoints import save_model
-from duologue.data.audio_augment import AugmentConfig, augment
 from duologue.data.manifest import QUESTION_RATE, Turn, encode_flac, read_rows, shard_name, write_shard
 from duologue.data.recordings import Split
 from duologue.errors import DataError, TrainError
@@ -60,10 +59,7 @@ class DataStage:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingsStage:
-    """Real people and real sounds as rows of a data folder, for the listener; see `data.recordings`.
-
-    Each clip of the split train comes as it is, and `again` times more through a room, noise, another microphone.
-    """
+    """Real people and real sounds as rows of a data folder, for the listener, as they are; see `data.recordings`."""
 
     name: str
     out: str
@@ -71,10 +67,6 @@ class RecordingsStage:
     longest: float = 16.0  # seconds; longer clips are left out
     sounds: int = 600  # clips without words, the same number of each source
     dev_sounds: int = 40  # one sound of so many is held out; of speech, the split dev of `data.recordings`
-    again: int = 2
-    augment: AugmentConfig = field(
-        default_factory=lambda: AugmentConfig(speed_chance=0.3, voice_chance=0.25, lead=(0.0, 0.4), tail=(0.0, 0.5))
-    )
 
     def run(self) -> None:
         out = Path(self.out)
@@ -104,17 +96,10 @@ class RecordingsStage:
         del sounds[:: self.dev_sounds]
         clips = [*self._people("train"), *sounds]
         bar = Bar(self.name, step=0, steps=len(clips), every=500)
-        for number, clip in enumerate(clips, start=1):
-            yield from self._versions(*clip, rng)
+        for number, (name, audio, text, speaker) in enumerate(clips, start=1):
+            yield _row(name, audio, text, speaker, split="train")
             bar.step({"step": number})
         bar.close()
-
-    def _versions(self, name: str, audio: Array, text: str, speaker: str, rng: np.random.Generator) -> Iterator[Turn]:
-        """A clip as it is and as it may sound elsewhere."""
-        yield _row(name, audio, text, speaker, split="train")
-        for number in range(1, self.again + 1):
-            changed, _ = augment(audio, rate=QUESTION_RATE, config=self.augment, rng=rng)
-            yield _row(f"{name}#{number}", changed, text, speaker, split="train")
 
     def _people(self, split: Split) -> Iterator[tuple[str, Array, str, str]]:
         """(name, audio, text, speaker) of each clip."""
