@@ -23,6 +23,7 @@ from duologue.models.llama_omni.listener import Listener
 from duologue.models.llama_omni.turn_head import TurnHead, TurnHeadConfig
 from duologue.train import features
 from duologue.train import rows as manifest
+from duologue.train.distributed import to_device
 from duologue.train.parts import fingerprint, load_listener, save_part
 
 COLUMNS = ("question", "split", "source")
@@ -117,7 +118,7 @@ class _Turns:
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """Precision and recall of "complete" at even odds, the area under the curve and the loss, on the split dev."""
         found = manifest.held_out(self.folders, COLUMNS, most=self.config.held_out)
-        batch = self._batch(found)
+        batch = to_device(self._batch(found), next(module.parameters()).device)
         odds_B = module(batch.states_BD, batch.log_probs_B)
         said_B, true_B = odds_B > 0, batch.complete_B > 0.5
         right = float((said_B & true_B).sum())

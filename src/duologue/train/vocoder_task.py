@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from duologue.codecs.units import mini_units
 from duologue.data.teacher import VOICED
 from duologue.errors import DataError
+from duologue.train.distributed import to_device
 from duologue.train.parts import load_part, save_part
 from duologue.train.vocoder_data import FrameSpace, VocoderData, prepare, weights
 from duologue.vocoders.spectral import SpectralVocoder, SpectralVocoderConfig
@@ -205,13 +206,13 @@ def loss(model: SpectralVocoder, batch: Batch, *, every: int = 3) -> tuple[Tenso
 
     The spectra count by absolute difference, weighted as in `weights`, at every `every`-th bin (chosen anew each time).
     """
-    B = len(batch.units_BU)
-    state, final_B = model.init_state(B), torch.ones(B, dtype=torch.bool)
+    B, device = len(batch.units_BU), batch.units_BU.device
+    state, final_B = model.init_state(B), torch.ones(B, dtype=torch.bool, device=device)
     reading = model.read_units(batch.units_BU, batch.counts_B, state, final_B, batch.prosody_BUP)
     frames = model.draw_frames(reading, state, final_B)
-    real_BF = torch.arange(batch.f0_BF.shape[1]) < batch.frames_B[:, None]
+    real_BF = torch.arange(batch.f0_BF.shape[1], device=device) < batch.frames_B[:, None]
     offset = int(torch.randint(every, ()))
-    weight_C = weights()[offset::every]
+    weight_C = weights().to(device)[offset::every]
     aim_FR, got_FR = batch.coefficients_BFR[real_BF], frames.coefficients_BFR[real_BF]
     off_FC = F.linear(got_FR - aim_FR, model.basis.detach()[offset::every] * weight_C[:, None])
     spectra = off_FC.abs().mean()
@@ -226,7 +227,7 @@ def loss(model: SpectralVocoder, batch: Batch, *, every: int = 3) -> tuple[Tenso
 
 
 def _guess_loss(guess_BUP: Tensor, voiced_BU: Tensor, batch: Batch) -> Tensor:
-    real_BU = torch.arange(batch.units_BU.shape[1]) < batch.counts_B[:, None]
+    real_BU = torch.arange(batch.units_BU.shape[1], device=batch.units_BU.device) < batch.counts_B[:, None]
     truth_BUP, pitched_BU = batch.truth_BUP, (batch.truth_BUP[..., 1] > 0) & real_BU
     off_BUP = (guess_BUP - truth_BUP).abs()
     length = off_BUP[..., 0][real_BU].mean() / 0.6
@@ -241,7 +242,7 @@ def evaluate(model: SpectralVocoder, data: VocoderData, *, frames: int = 4000) -
     """The parts of the loss over a data set with true prosody, each the mean over its batches."""
     found = []
     for rows in plan(data, frames=frames, seed=0, epoch=0):
-        total, parts = loss(model, collate(data, rows), every=1)
+        total, parts = loss(model, to_device(collate(data, rows), model.mean.device), every=1)
         found.append({"loss": float(total), **parts})
     return {name: sum(each[name] for each in found) / len(found) for name in found[0]}
 

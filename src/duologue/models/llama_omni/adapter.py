@@ -204,6 +204,7 @@ class EmbeddingScale:
 
 def embedding_scale(embedding: nn.Module) -> float:
     """Root mean square of a sample of an embedding table: the size that a correction is measured in."""
-    rows = torch.arange(1000, 2000) % int(embedding.num_embeddings)  # type: ignore[arg-type]
-    weight = embedding(rows)
+    device = next(itertools.chain(embedding.parameters(), embedding.buffers())).device
+    rows_N = torch.arange(1000, 2000, device=device) % int(embedding.num_embeddings)  # type: ignore[arg-type]
+    weight = embedding(rows_N)
     return float(weight.detach().float().square().mean().sqrt())
