@@ -75,7 +75,7 @@ def answers(out: str = RUNS) -> TrainConfig:
     """Stage 1, first half: the language model learns from text how mini answers."""
     return TrainConfig(
         name="answers",
-        task=AnswerTask(data=f"{out}/data/taught", listener=f"{out}/listen/export", heard=0.0),
+        task=AnswerTask(data=f"{out}/data/taught", heard=0.0),
         steps=700,
         optimizer=OptimizerConfig(lr=5e-4, betas=(0.9, 0.99), weight_decay=0.01, warmup=20, final=0.05),
         eval_every=100,
@@ -168,10 +168,10 @@ def mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
     return [
         *data(out),
-        listen(out),
-        turns(out),
         answers(out),
         talk(out),
+        listen(out),
+        turns(out),
         agree(out),
         speech(out),
         texts(out),

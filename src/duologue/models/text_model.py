@@ -70,20 +70,21 @@ class LocalTextModel:
         What all of them begin with, such as the instructions, is read once.
         """
         begun = min(shared(prompts), min(map(len, prompts)) - 1)  # of the shortest, one is left over to be read
-        lengths_B = torch.tensor([len(prompt) - begun for prompt in prompts])
-        ids_BT = torch.zeros(len(prompts), int(lengths_B.max()), dtype=torch.long)
+        device = next(self.model.parameters()).device
+        lengths_B = torch.tensor([len(prompt) - begun for prompt in prompts], device=device)
+        ids_BT = torch.zeros(len(prompts), int(lengths_B.max()), dtype=torch.long, device=device)
         for row, prompt in enumerate(prompts):
-            ids_BT[row, : len(prompt) - begun] = torch.tensor(prompt[begun:])
+            ids_BT[row, : len(prompt) - begun] = torch.tensor(prompt[begun:], device=device)
         state = self.model.init_state(len(prompts), begun + ids_BT.shape[1] + max_tokens)
-        live_B = torch.ones(len(prompts), dtype=torch.bool)
+        live_B = torch.ones(len(prompts), dtype=torch.bool, device=device)
         if begun:
             one = self.model.init_state(1, begun)
-            self.model(self.model.embedding(torch.tensor([prompts[0][:begun]])), one, live_B[:1])
+            self.model(self.model.embedding(torch.tensor([prompts[0][:begun]], device=device)), one, live_B[:1])
             state.k_BLHTD[:, :, :, :begun] = one.k_BLHTD
             state.v_BLHTD[:, :, :, :begun] = one.v_BLHTD
             state.length_B.fill_(begun)
         hidden_BTD = self.model(self.model.embedding(ids_BT), state, live_B, lengths_B)
-        hidden_B1D = hidden_BTD[torch.arange(len(prompts)), lengths_B - 1][:, None]
+        hidden_B1D = hidden_BTD[torch.arange(len(prompts), device=device), lengths_B - 1][:, None]
         outputs: list[list[int]] = [[] for _ in prompts]
         stops = set(self.codec.stops())
         for _ in range(max_tokens):
@@ -110,5 +111,5 @@ def sample(
     best_BK, index_BK = (logits_BV.float() / temperature).topk(min(256, logits_BV.shape[-1]))
     probs_BK = best_BK.softmax(-1)
     probs_BK = probs_BK.masked_fill(probs_BK.cumsum(-1) - probs_BK > top_p, 0)
-    choice_B1 = torch.multinomial(probs_BK, 1, generator=generator)
-    return index_BK.gather(1, choice_B1)[:, 0]
+    choice_B1 = torch.multinomial(probs_BK.cpu(), 1, generator=generator)  # the generator is of the CPU everywhere
+    return index_BK.gather(1, choice_B1.to(index_BK.device))[:, 0]

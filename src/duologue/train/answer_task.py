@@ -53,7 +53,8 @@ class AnswerTask:
     """Questions, heard or read, and their answers."""
 
     data: str  # a data folder
-    listener: str  # a folder that the stage `listen` exported, or another listener, see parts.load_listener
+    listener: str = ""  # a folder that the stage `listen` exported, or another one, see parts.load_listener; empty:
+    # questions are only read, and there is no adapter
     llm: str = "smollm2-135m-instruct"  # an artefact, a GGUF file, or a folder of transformers (Llama, Qwen)
     dtype: str = "bf16"  # of the frozen language model
     system: str = SYSTEM  # instructions; each batch has a day of its own, a row that speaks of one has that
@@ -72,6 +73,8 @@ class AnswerTask:
     def __post_init__(self) -> None:
         if not 0 <= self.heard <= 1:
             raise ConfigError(f"AnswerTask.heard must lie between 0 and 1, got {self.heard}")
+        if self.heard and not self.listener:
+            raise ConfigError(f"AnswerTask: heard={self.heard} needs a listener; set one, or heard=0")
 
     def make(self) -> _Answering:
         """The task."""
@@ -81,7 +84,7 @@ class AnswerTask:
 class AnswerModel(nn.Module):
     """What is trained, and the frozen model round it."""
 
-    def __init__(self, adapter: ReadoutAdapter, llm: Transformer):
+    def __init__(self, adapter: ReadoutAdapter | None, llm: Transformer):
         super().__init__()
         self.adapter, self.llm = adapter, llm
 
@@ -110,12 +113,14 @@ class _Answering:
     def build(self) -> nn.Module:
         c = self.config
         llm, self._codec = load_language_model(c.llm, c.dtype)
-        shape = ReadoutConfig(
-            state_dim=self.state_dim, hidden_dim=c.hidden, llm_dim=llm.config.dim, sharpness=c.sharpness
-        )
-        adapter = ReadoutAdapter(shape)
+        adapter = None
+        if c.listener:
+            shape = ReadoutConfig(
+                state_dim=self.state_dim, hidden_dim=c.hidden, llm_dim=llm.config.dim, sharpness=c.sharpness
+            )
+            adapter = ReadoutAdapter(shape)
         add_lora(llm, rank=c.rank, alpha=c.alpha, targets=("blocks.*",))
-        if c.start:
+        if adapter and c.start and (find(c.start) / "adapter.safetensors").exists():
             load_part(adapter, "adapter", find(c.start)).train()
         if c.changes or c.start:
             folder = find(c.changes or c.start)
@@ -215,14 +220,16 @@ class _Answering:
         return value, {"weight": int((batch.labels_BT != IGNORED).sum())}
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Cross-entropy of held-out answers to questions that are read, and to the same questions heard."""
+        """Cross-entropy of held-out answers to questions that are read (`text`), and, where the run hears any, to the
+        same questions heard (`states`)."""
         device, found = next(module.parameters()).device, {}
+        hears = self.config.heard > 0
         turns = [
             turn
             for _, turn in manifest.held_out([self.config.data], COLUMNS, most=4 * self.config.held_out)
-            if turn.id in self.heard and turn.answer.strip()
+            if turn.answer.strip() and (turn.id in self.heard if hears else turn.question.strip())
         ][: self.config.held_out]
-        for name, hear in (("text", False), ("states", True)):
+        for name, hear in (("text", False), ("states", True))[: 1 + hears]:
             total, weight = 0.0, 0
             for begin in range(0, len(turns), self.config.rows):
                 rows = turns[begin : begin + self.config.rows]
@@ -237,7 +244,8 @@ class _Answering:
     def export(self, module: nn.Module, folder: Path) -> None:
         """adapter.safetensors, adapter.json, llm_lora.safetensors."""
         assert isinstance(module, AnswerModel)
-        save_part(module.adapter, "adapter", folder)
+        if module.adapter is not None:
+            save_part(module.adapter, "adapter", folder)
         save_file(changes(module.llm), folder / "llm_lora.safetensors")
 
 
@@ -272,7 +280,7 @@ def cross_entropy(model: AnswerModel, batch: AnswerBatch) -> Tensor:
     B, T = batch.ids_BT.shape
     cache = features.opened(llm, batch.systems_ST, batch.counts_S, batch.system_B, room=T)
     x_BTD = llm.embedding(batch.ids_BT)
-    if batch.heard is not None:
+    if batch.heard is not None and model.adapter is not None:
         embeddings_HTD = model.adapter(batch.heard, llm.embedding)
         real_HT = torch.arange(embeddings_HTD.shape[1], device=x_BTD.device) < batch.heard.counts_B[:, None]
         x_BTD = x_BTD.clone()

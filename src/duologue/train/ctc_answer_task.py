@@ -42,7 +42,7 @@ class _CtcAnswering(_Answering):
 
     def loss(self, module: nn.Module, batch: AnswerBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         value, metrics = super().loss(module, batch)
-        assert isinstance(module, AnswerModel)
+        assert isinstance(module, AnswerModel) and module.adapter is not None
         untouched = sum(parameter.sum() for parameter in module.adapter.parameters())
         return value + 0 * untouched, metrics  # a batch in which nothing was heard has a gradient as well: zero
 

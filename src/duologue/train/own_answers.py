@@ -26,6 +26,7 @@ from duologue.models.llama_omni.loading import fill_in
 from duologue.models.llama_omni.prepared import merge
 from duologue.models.text_model import LocalTextModel
 from duologue.train.answer_task import SYSTEM
+from duologue.train.features import to_card
 from duologue.train.parts import find, load_language_model, load_tensors
 from duologue.train.progress import Bar
 from duologue.train.rows import FIRST_DAY, day_of
@@ -98,7 +99,7 @@ class OwnAnswersStage:
         """Speakable answers, by question and day."""
         llm, codec = load_language_model(self.llm, "fp32")
         merge(llm, load_tensors(find(self.answers) / "llm_lora.safetensors"), where=self.answers)
-        writer = LocalTextModel(llm.bfloat16(), codec, batch=self.batch)
+        writer = LocalTextModel(to_card(llm.bfloat16()), codec, batch=self.batch)
         found: dict[tuple[str, str], str] = {}
         asked = sorted(asked, key=lambda pair: (pair[1], len(pair[0])))
         bar = Bar(self.name, step=0, steps=len(asked), every=10 * self.batch)

@@ -28,6 +28,7 @@ from duologue.models.llama_omni.speech_decoder import SpeechDecoderConfig
 from duologue.models.llama_omni.turn_head import TurnHeadConfig
 from duologue.nn.quant import pack_int8
 from duologue.train.answer_task import SYSTEM
+from duologue.train.features import to_card
 from duologue.train.loop import Result
 from duologue.train.parts import CTC_LISTENER, TOKENIZER, find, load_language_model, load_tensors
 from duologue.train.progress import Bar
@@ -53,7 +54,10 @@ class DataStage:
         from duologue.train.stages import find as find_recipe
 
         recipe = configs.override(find_recipe(self.recipe)(), list(self.settings))
-        writer = LocalTextModel(*load_language_model(self.text_model, "bf16")) if recipe.text_model else None
+        writer = None
+        if recipe.text_model:
+            llm, codec = load_language_model(self.text_model, "bf16")
+            writer = LocalTextModel(to_card(llm), codec)
         synthesise(recipe, Path(self.out), text_model=writer)
 
 
