@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from duologue import config as configs
 from duologue.errors import ConfigError, TrainError
-from duologue.train.loop import Result, TrainConfig, train
+from duologue.train.loop import MAY_CHANGE, Result, TrainConfig, train
 
 
 class Work(Protocol):
@@ -59,10 +59,11 @@ def run(recipe: str, settings: Sequence[str] = (), *, resume: bool = False, out:
 
 
 def _finished(config: TrainConfig) -> Result | None:
-    """The result of a stage that has been run to its end with this same config, else None."""
+    """The result of a stage that has been run to its end with this config, wherever that was, else None."""
     if not (config.folder / "result.json").exists() or not (config.folder / "config.json").exists():
         return None
-    if json.loads((config.folder / "config.json").read_text(encoding="utf-8")) != configs.to_dict(config):
+    begun = json.loads((config.folder / "config.json").read_text(encoding="utf-8"))
+    if any(begun.get(key) != value for key, value in configs.to_dict(config).items() if key not in MAY_CHANGE):
         return None
     result = configs.load(Result, config.folder / "result.json")
     return result if result.steps == config.steps else None
