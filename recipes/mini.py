@@ -61,7 +61,13 @@ def turns(out: str = RUNS) -> TrainConfig:
     """Stage 0, after that: the head that tells whether a question sounds complete."""
     return TrainConfig(
         name="turns",
-        task=TurnTask(data=f"{out}/data/taught", more=(f"{out}/data/people",), listener=f"{out}/listen/export"),
+        task=TurnTask(
+            data=f"{out}/data/taught",
+            more=(f"{out}/data/people",),
+            listener=f"{out}/listen/export",
+            share=0.25,
+            rows=384,
+        ),
         steps=600,
         optimizer=OptimizerConfig(lr=2e-3, betas=(0.9, 0.98), weight_decay=0.05, warmup=20, final=0.02),
         eval_every=100,

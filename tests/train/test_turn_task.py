@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from train import tiny
 from train.toy import steps
 
+from duologue.data.manifest import read_rows
 from duologue.train import OptimizerConfig, TrainConfig, train
 from duologue.train.parts import load_part
 from duologue.train.turn_task import TurnTask, area, forms
@@ -71,3 +73,11 @@ def test_the_area_under_the_curve():
     assert area(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])) == 1.0
     assert area(torch.tensor([1.0]), torch.tensor([1.0, 2.0])) == 0.25
     assert area(torch.tensor([]), torch.tensor([1.0])) == 0.5
+
+
+def test_a_share_of_the_clips_is_the_same_each_time_and_part_of_all(task, tmp_path):
+    every = dataclasses.replace(task, cache=str(tmp_path)).make()
+    some = [dataclasses.replace(task, cache=str(tmp_path), share=0.4).make() for _ in range(2)]
+    ids = [turn.id for turn in read_rows(Path(task.data)) if turn.id in every.ends[0]]
+    kept = [[name for name in ids if name in one.ends[0]] for one in some]
+    assert kept[0] == kept[1] and 0.2 * len(ids) < len(kept[0]) < 0.6 * len(ids)

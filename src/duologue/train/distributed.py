@@ -39,6 +39,9 @@ class Processes:
         if device == "cuda" and not torch.cuda.is_available():
             raise TrainError("device=cuda: this machine or this torch has no CUDA. Use device=cpu or device=auto.")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        if self.device.type == "cuda":
+            # cuDNN's attention makes a plan for every new shape, 18 ms on an H100; no two of our batches have one shape.
+            torch.backends.cuda.enable_cudnn_sdp(False)
 
     @property
     def main(self) -> bool:
