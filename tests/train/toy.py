@@ -59,6 +59,9 @@ class ToyTask:
     def build(self) -> nn.Module:
         return Net(self.dropout)
 
+    def prepare(self) -> None:
+        pass
+
     def batches(self, seed: int, position: int) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(7)
         x = torch.randn(40, WIDTH, generator=generator)

@@ -164,6 +164,10 @@ class _Answering:
             cache=c.cache,
         )
 
+    def prepare(self) -> None:
+        if self.config.heard:
+            self.heard  # noqa: B018
+
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], AnswerBatch]]:
         c = self.config
         chosen = BatchConfig(folder=c.data, columns=COLUMNS, rows=c.rows, longest=c.longest, seed=seed)

@@ -165,6 +165,9 @@ class _Aligning:
             clips.append(torch.from_numpy(np.clip(sound * 10 ** (rng.uniform(-50, -15) / 20), -1, 1)).float())
         return encode(clips, self._encoder[0])
 
+    def prepare(self) -> None:
+        self.encoded  # noqa: B018
+
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], CtcBatch]]:
         c = self.config
         folders = [

@@ -40,7 +40,7 @@ class Processes:
             raise TrainError("device=cuda: this machine or this torch has no CUDA. Use device=cpu or device=auto.")
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
-            # cuDNN's attention makes a plan for every new shape, 18 ms on an H100; no two of our batches have one shape.
+            # cuDNN's attention plans anew for every shape (18 ms on an H100), and no two of our batches have the same.
             torch.backends.cuda.enable_cudnn_sdp(False)
 
     @property

@@ -104,6 +104,9 @@ class _Listening:
             parameter.requires_grad_(not name.startswith(self.config.freeze))
         return listener
 
+    def prepare(self) -> None:
+        self._start  # noqa: B018
+
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], ListenBatch]]:
         c = self.config
         folders = [self._rows_of(folder, seed) for folder in c.folders]

@@ -44,6 +44,11 @@ class Task(Protocol):
         """The module, frozen parts with `requires_grad` off. The same weights at each call (the loop seeds torch)."""
         ...
 
+    def prepare(self) -> None:
+        """Works out what is kept for all steps, such as what a frozen part makes of the data. It may be stopped at any
+        time; begun again, it goes on."""
+        ...
+
     def batches(self, seed: int, position: int) -> Iterator[Any]:
         """An endless stream of micro-batches that depends on the seed alone, from micro-batch `position` on.
 
@@ -217,6 +222,7 @@ class Run:
 
     def _loop(self, log: Log | None, bar: Bar | None) -> None:
         config, state = self.config, self.state
+        self.task.prepare()  # before signals wait for the end of a step
         if config.eval_first and state.step == 0:
             self._evaluate(log, bar)
         batches = feed(

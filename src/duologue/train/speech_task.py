@@ -123,6 +123,9 @@ class _Speaking:
             caches.append(features.cached(folder, name, make, columns=columns, like=like, cache=place))
         return caches
 
+    def prepare(self) -> None:
+        self.states  # noqa: B018
+
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], SpeechBatch]]:
         c = self.config
         folders = [

@@ -97,6 +97,9 @@ class _Turns:
     def build(self) -> nn.Module:
         return TurnHead(TurnHeadConfig(state_dim=self._listener.config.whisper.dim, hidden_dim=self.config.hidden))
 
+    def prepare(self) -> None:
+        self.ends  # noqa: B018
+
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], TurnBatch]]:
         c = self.config
         folders = [

@@ -82,6 +82,9 @@ class _Vocoding:
             fixed.requires_grad_(False)
         return model
 
+    def prepare(self) -> None:
+        self._data  # noqa: B018
+
     def batches(self, seed: int, position: int) -> Iterator[Callable[[], Batch]]:
         return batches(self._data[0], frames=self.config.frames, seed=seed, position=position)
 
