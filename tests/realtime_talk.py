@@ -22,7 +22,16 @@ from starlette.applications import Starlette
 
 from duologue.audio import io
 from duologue.engine import Engine
-from duologue.server.realtime import Connection, Options, RealtimeLimits, SecretStore, route
+from duologue.server.realtime import (
+    CallLimits,
+    Calls,
+    Connection,
+    Options,
+    Player,
+    RealtimeLimits,
+    SecretStore,
+    route,
+)
 
 RATE = 24_000
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
@@ -172,7 +181,15 @@ class Noting(EchoModel):
 class Desk:
     """A connection and an engine, both run by the test: nothing happens but in `run`, and time stands still."""
 
-    def __init__(self, model: Any = None, *, slots: int = 3, limits: RealtimeLimits | None = None, **options: Any):
+    def __init__(
+        self,
+        model: Any = None,
+        *,
+        slots: int = 3,
+        limits: RealtimeLimits | None = None,
+        player: Player | None = None,
+        **options: Any,
+    ):
         self.time, self.events, self.order = 0.0, [], Order()
         self.model = model or EchoModel()
         self.engine = Engine(self.model, slots=slots, voice=Loudness(), clock=lambda: self.time)
@@ -185,6 +202,7 @@ class Desk:
             wall=lambda: 1_000_000 + self.time,
             limits=limits,
             options=Options(**options),
+            player=player,
         )
         self.connection.begin()
         self._ids = 0
@@ -265,17 +283,33 @@ def message(text: str, *, role: str = "user", **fields: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def served(
-    model: Any = None, *, slots: int = 3, limits: RealtimeLimits | None = None, **options: Any
+    model: Any = None,
+    *,
+    slots: int = 3,
+    limits: RealtimeLimits | None = None,
+    bounds: CallLimits | None = None,
+    **options: Any,
 ) -> Iterator[tuple[str, Engine]]:
     """A running server of nothing but this protocol. Gives its address and its engine."""
     engine = Engine(model or EchoModel(), slots=slots, voice=Loudness())
     secrets = SecretStore()
-    routes = [route(engine, limits, options=Options(**options), secrets=secrets), secrets.route()]
+    given = Options(**options)
+    calls = Calls(engine, limits, bounds=bounds, options=given, secrets=secrets)
+    routes = [route(engine, limits, options=given, secrets=secrets), *calls.routes(), secrets.route()]
     engine.start()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app):
+        yield
+        await calls.close()
+
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(
             uvicorn.Config(
-                Starlette(routes=routes), log_level="warning", timeout_graceful_shutdown=1, ws_max_size=2**25
+                Starlette(routes=routes, lifespan=lifespan),
+                log_level="warning",
+                timeout_graceful_shutdown=1,
+                ws_max_size=2**25,
             )
         )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -16,6 +16,7 @@ from duologue.engine import Engine
 from duologue.pipeline import Pipeline
 from duologue.server.app import ServeConfig, Server, bind
 from duologue.server.security import Keys
+from duologue.server.upgrades import Http
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def served(model=None, *, keys: Sequence[str] = (), **config) -> Iterator[tuple[
         server.pipeline.model, slots=server.config.max_sessions, voice=Loudness(), watch=server.metrics
     )
     with bind("127.0.0.1", 0) as listener:
-        settings = uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=1)
+        settings = uvicorn.Config(server.app(), http=Http, log_level="warning", timeout_graceful_shutdown=1)
         running = uvicorn.Server(settings)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

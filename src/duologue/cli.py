@@ -6,6 +6,7 @@ import contextlib
 import functools
 import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -164,6 +165,18 @@ def serve(
         Path | None, typer.Option("--glossary", metavar="FILE", help="Words and what they mean.")
     ] = None,
     rates: Annotated[Path | None, typer.Option("--rates", metavar="FILE", help="What currencies are worth.")] = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option("--recordings", metavar="DIR", help="Keep the sound and the words of conversations here."),
+    ] = None,
+    keep_days: Annotated[float, typer.Option("--keep-days", help="Days after which a recording is deleted.")] = 30.0,
+    log_text: Annotated[bool, typer.Option("--log-text", help="Log what is said, too.", show_default=False)] = False,
+    otel: Annotated[
+        str | None,
+        typer.Option(
+            "--otel", metavar="URL", envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="Where OpenTelemetry collects spans."
+        ),
+    ] = None,
     omega: OmegaOption = None,
     settings: SettingOption = None,
     cache: CacheOption = None,
@@ -172,13 +185,19 @@ def serve(
     from duologue import config
     from duologue.server.app import ServeConfig
     from duologue.server.assistant import Library
+    from duologue.server.recordings import RecordingConfig, Recordings
+    from duologue.server.tracing import Tracing
 
-    made = config.override(ServeConfig(max_sessions=sessions, origins=tuple(origins or ())), settings or [])
+    allowed = ServeConfig(max_sessions=sessions, origins=tuple(origins or ()), log_text=log_text)
+    made = config.override(allowed, settings or [])
+    kept = Recordings(RecordingConfig(folder=recordings, keep_days=keep_days)) if recordings else None
+    tracing = Tracing.over_http(otel) if otel else None
     library = Library.read(knowledge=knowledge, glossary=glossary, rates=rates)
     with _door(host, port, keys, insecure=insecure) as door:
         pipeline = _load(model, cache, omega=omega)
         pair = _certificate(tls, certificate, key, host=host, cache=cache)
-        _serve(pipeline, door, pair, config=made, library=library)
+        _log()
+        _serve(pipeline, door, pair, config=made, library=library, recordings=kept, tracing=tracing)
 
 
 @app.command()
@@ -426,6 +445,12 @@ def _serve(
     _say(f"{what} at http{'s' if pair[0] else ''}://{shown}:{port}  (Ctrl-C ends it)")
     run(server, listener, certificate=pair[0], key=pair[1])
     _say("stopped")
+
+
+def _log() -> None:
+    """Writes the server's log to the error output."""
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("duologue").setLevel(logging.INFO)
 
 
 def _summary(metrics: Metrics) -> str:

@@ -16,7 +16,7 @@ from duologue.audio import io
 TOOL = {"type": "function", "name": "weather", "description": "The weather.", "parameters": {"type": "object"}}
 
 
-def router(transcript: str, tools):
+def router(transcript: str, tools, *, forced: bool):
     return (tools[0]["name"], json.dumps({"heard": transcript})) if transcript else None
 
 

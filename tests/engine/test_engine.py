@@ -55,6 +55,19 @@ class Driver:
             self.time += len(block) / RATE
 
 
+class Chunky(EchoModel):
+    """Notes the sizes of chunks that it is told."""
+
+    omegas = (1, 20, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.told: list[tuple[int, int]] = []
+
+    def set_omega(self, state, slot, omega):
+        self.told.append((slot, omega))
+
+
 def silence(seconds: float) -> np.ndarray:
     return np.zeros(round(seconds * RATE), np.float32)
 
@@ -182,6 +195,19 @@ def test_words_over_an_answer_stop_it_and_begin_the_next_turn(seconds):
     final = next(event for event in others if isinstance(event, Heard) and event.final)
     assert int(final.text.split()[2]) >= seconds / 0.08 - 1  # all that was said is in the turn
     assert final.text.endswith("turn 2") and isinstance(others[-1], (Done, Heard))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.55, 0.9])
+def test_a_turn_that_ends_before_it_is_judged_ends_all_the_same(seconds):
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=100)))
+    quick = TurnConfig(pause=0.1, end=0.2, end_complete=0.2, end_incomplete=0.2)
+    session, events = driver.open(quick, overlap=OverlapConfig(silence=0.4))
+    driver.say(session, tone(1.0), silence(1.6))
+    count = len(events)
+    driver.say(session, tone(seconds), silence(1.5))
+    turns = [type(event) for event in events[count:] if isinstance(event, (SpeechStarted, SpeechStopped, Interrupted))]
+    assert turns == [Interrupted, SpeechStarted, SpeechStopped]
+    assert any(isinstance(event, Heard) and event.final for event in events[count:])
 
 
 def test_a_long_noise_without_words_does_not_stop_an_answer():
@@ -581,3 +607,17 @@ def test_a_rush_of_audio_is_looked_at_piece_by_piece():
     assert not events
     driver.run()
     assert kinds(events)[-1] == "Done"
+
+
+def test_the_size_of_chunks_is_a_sessions_own_and_outlasts_what_it_forgets():
+    driver = Driver(model := Chunky())
+    (session, _), (other, _) = driver.open(), driver.open()
+    session.set_omega(9)
+    session.forget()
+    other.forget()
+    driver.run()
+    assert model.told == [(0, 9), (0, 9), (1, 0)]
+    plain, _ = (driver := Driver()).open()  # a family without chunks passes it over
+    plain.set_omega(9)
+    driver.run()
+    assert not plain.closed

@@ -7,11 +7,12 @@ import functools
 
 import pytest
 import torch
-from tiny_omni import PROMPT, TICK, ask, listener, sounds, tiny_omni
+from tiny_omni import PROMPT, TICK, ask, codec, listener, sounds, tiny_omni
 
 from duologue.codecs.text import Message
 from duologue.errors import PartError, ShapeError
 from duologue.models.llama_omni.adapter import EmbeddingScale, ReadoutAdapter, ReadoutConfig, embedding_scale
+from duologue.models.llama_omni.framing import Framing
 from duologue.models.llama_omni.listening import SHORTEST, quietest
 
 ONE = torch.tensor([True])
@@ -179,6 +180,24 @@ def test_speech_does_not_depend_on_omega():
         torch.testing.assert_close(answer[2], answers[0][2], atol=1e-4, rtol=1e-3)
 
 
+def test_each_slot_may_have_chunks_of_its_own_until_it_is_reset():
+    model = tiny_omni(omega=3)
+    least, most, own = model.omegas
+    assert (least, own) == (1, 3) and most >= 50
+    state = model.init_state(2)
+
+    def steps_to_sound(slot: int) -> int:
+        live_B = torch.arange(2) == slot
+        model.end_turn(state, live_B)
+        model.say(state, slot, "0123456789")
+        return next(step for step in range(200) if int(model.speak(state, live_B).samples_B[slot]))
+
+    model.set_omega(state, 0, most)
+    assert steps_to_sound(0) > steps_to_sound(1)
+    state.reset(torch.tensor([True, False]))
+    assert steps_to_sound(0) == steps_to_sound(1)
+
+
 def test_silence_gets_no_answer_and_leaves_no_trace_in_the_context():
     model = tiny_omni()
     state = model.init_state(1)
@@ -205,7 +224,7 @@ def test_old_turns_make_room_for_new_ones():
         assert int(state.cache.length_B[0]) <= 400
     fresh = model.init_state(1)
     model.listen(fresh, torch.zeros(1, TICK), torch.tensor([True]))
-    kept = model._opening.shape[1]
+    kept = len(model.framing.opening)
     torch.testing.assert_close(opening[0, :, :, :kept], fresh.cache.k_BLHTD[0, :, :, :kept])
 
 
@@ -279,6 +298,25 @@ def test_history_and_instructions_that_were_written_are_the_context():
         list(model.write(state, 0, "system", "Too late."))
     with pytest.raises(PartError, match="'robot'"):
         list(model.write(spoken, 0, "robot", "x"))
+
+
+def test_other_instructions_leave_the_date_and_the_next_day_has_another():
+    words, days = codec(), ["May first", "May second"]
+    framing = Framing.chatml(
+        words, "You are mini. Today is {date}.", note="Today is {date}.", fill=lambda text: text.format(date=days[0])
+    )
+    system = "Answer in {rhymes}."  # what a client writes is left as it is
+    assert f"{system}\nToday is May first." in words.decode(framing.instruct(f" {system}\n"))
+    assert "mini" not in words.decode(framing.instruct(system))
+    del days[0]
+    assert "Today is May first." in words.decode(framing.opening)
+    assert "You are mini. Today is May second." in words.decode(framing.renew())
+    assert f"{system}\nToday is May second." in words.decode(framing.instruct(system))
+    model = tiny_omni()
+    model.framing = framing
+    asked = model.init_state(1)
+    list(model.write(asked, 0, "user", "how are you"))
+    assert int(asked.opening_B[0]) == len(framing.renew()) != len(framing.opening)
 
 
 def test_given_words_are_said_and_remembered_as_an_answer():

@@ -46,10 +46,22 @@ def test_skills_answer_and_other_questions_are_left_to_the_model(assistant):
 def test_timers_ring_in_their_own_conversation_alone(assistant, clock):
     other = Assistant(Library(), Router(), now=lambda: clock[0])
     assert "five minute" in assistant.reply("set a timer for five minutes").lower()
+    assert assistant.seconds_to_due() is None  # the user may yet go on
+    assistant.sure()
     assert assistant.seconds_to_due() == 300.0 and assistant.due() == []
     clock[0] += timedelta(minutes=5)
     assert len(assistant.due()) == 1 and assistant.due() == [] and assistant.seconds_to_due() is None
     assert other.due() == [] and other.seconds_to_due() is None
+
+
+def test_what_rang_while_the_user_spoke_does_not_ring_again(assistant, clock):
+    assistant.reply("set a timer for ten seconds")
+    assistant.sure()
+    assistant.reply("set a timer for a minute")
+    clock[0] += timedelta(seconds=20)
+    assert len(assistant.due()) == 1
+    assistant.sure()
+    assert assistant.due() == [] and assistant.seconds_to_due() == 40.0
 
 
 def test_a_clients_function_is_called_with_its_arguments_and_a_skill_is_not(assistant):
@@ -57,6 +69,17 @@ def test_a_clients_function_is_called_with_its_arguments_and_a_skill_is_not(assi
     assert name == "set_light" and json.loads(arguments) == {"room": "kitchen", "state": "on"}
     assert assistant.call("what time is it", [LIGHTS]) is None
     assert assistant.call("why is the sky blue", [LIGHTS]) is None
+
+
+def test_a_call_that_is_demanded_has_arguments_that_were_said_or_is_not_made(assistant):
+    lamp, bell = "the lamp is on in the kitchen I think", {"type": "function", "name": "ring_bell", "parameters": {}}
+    assert assistant.call(lamp, [LIGHTS]) is None
+    name, arguments = assistant.call(lamp, [LIGHTS], forced=True)
+    assert name == "set_light" and json.loads(arguments) == {"room": "kitchen", "state": "on"}
+    assert assistant.call("why is the sky blue", [LIGHTS], forced=True) is None
+    assert assistant.call("why is the sky blue", [LIGHTS, bell], forced=True) == ("ring_bell", "{}")
+    assert assistant.call("what time is it", [LIGHTS, bell], forced=True)[0] == "ring_bell"  # and not the clock
+    assert assistant.call("", [bell], forced=True) == ("ring_bell", "{}")
 
 
 def test_without_skills_only_functions_are_chosen(clock):

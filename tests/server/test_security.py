@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+
 import httpx
 import pytest
 from serving import all_free, served
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from duologue.errors import ServerError
 from duologue.server.security import Keys, check_reach, read_keys
@@ -66,6 +71,22 @@ def test_without_the_key_only_the_page_and_the_health_are_seen():
             assert client.get(path, headers={"authorization": f"Bearer {KEY}"}).status_code == 200
 
 
+def test_moshis_clients_name_their_key_in_the_address_and_nobody_else_does():
+    with served(keys=[KEY]) as (address, server):
+        for query, opens in ((f"?worker_auth_id={OTHER}", False), ("", False), (f"?worker_auth_id={KEY}", True)):
+            with contextlib.ExitStack() as stack:
+                if opens:
+                    line = stack.enter_context(connect(f"ws://{address}/api/chat{query}", proxy=None))
+                    assert line.recv(timeout=10) == b"\x00"
+                else:
+                    with pytest.raises(InvalidStatus, match="401"):
+                        connect(f"ws://{address}/api/chat{query}", proxy=None)
+        with pytest.raises(InvalidStatus, match="401"):
+            connect(f"ws://{address}/v1/realtime?worker_auth_id={KEY}", proxy=None)
+        assert httpx.get(f"http://{address}/v1/models?worker_auth_id={KEY}").status_code == 401
+        assert all_free(server)
+
+
 @pytest.mark.parametrize(
     "headers",
     [{"origin": "https://evil.example"}, {"host": "evil.example"}, {"origin": "null"}],
@@ -83,3 +104,47 @@ def test_a_site_that_was_allowed_may():
     with served(origins=("https://good.example",)) as (address, _):
         found = httpx.get(f"http://{address}/v1/models", headers={"origin": "https://good.example"})
         assert found.status_code == 200
+
+
+def asked(address: str, head: str, *, each: int = 2**16) -> bytes:
+    """What comes back for a request that is sent in pieces."""
+    host, port = address.split(":")
+    answer = b""
+    with socket.create_connection((host, int(port)), timeout=10) as line, contextlib.suppress(ConnectionError):
+        data = f"{head}\r\nHost: {address}\r\n\r\n".encode()
+        for begin in range(0, len(data), each):
+            line.sendall(data[begin : begin + each])
+        while not answer.endswith(b"}") and (more := line.recv(65_536)):
+            answer += more
+    return answer
+
+
+UPGRADE = (
+    "Connection: Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + "A" * 22 + "=="
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/realtime", "/api/chat"])
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("x" * 8_200, ""), ("x" * 60_000, ""), ("", "X: " + "x" * 8_200), ("", "\r\n".join(["X: 1"] * 130))],
+    ids=["long line", "longer line", "long header", "many headers"],
+)
+def test_a_head_too_large_for_a_websocket_is_told_so(path, query, headers):
+    with served() as (address, server):
+        head = f"GET {path}?text_prompt={query} HTTP/1.1\r\n{UPGRADE}" + ("\r\n" + headers if headers else "")
+        answer = asked(address, head)
+        assert answer.startswith(b"HTTP/1.1 431 ") and b"8190 bytes in a line, and 128 headers" in answer
+        assert all_free(server)
+
+
+def test_a_head_that_never_ends_is_cut_off():
+    with served() as (address, _):
+        assert asked(address, f"GET /?{'x' * 500_000} HTTP/1.1", each=16_384)[:12] in (b"HTTP/1.1 400", b"")
+
+
+def test_the_longest_head_that_is_taken_opens_a_websocket():
+    with served() as (address, _):
+        rest = len("GET /api/chat?text_prompt= HTTP/1.1")
+        with connect(f"ws://{address}/api/chat?text_prompt={'x' * (8_190 - rest)}", proxy=None) as line:
+            assert b"at most 4000 characters" in line.recv(timeout=10)

@@ -165,7 +165,7 @@ def check_writable(path: str | Path) -> None:
 
 
 class WavWriter:
-    """Writes a mono 16-bit WAV as its samples come. After every write the file is a whole, valid WAV.
+    """Writes a 16-bit WAV as its samples come. After every write the file is a whole, valid WAV.
 
     The file is made at the first write, so that nothing is overwritten before there is something to put there. As a
     context manager: an interrupted answer (Ctrl-C) stays, valid as far as it went; after any other error the file is
@@ -175,14 +175,14 @@ class WavWriter:
         AudioError: the file cannot be written (and it is removed).
     """
 
-    def __init__(self, path: str | Path, sample_rate: int):
-        self.path, self.sample_rate = Path(path), sample_rate
-        self.samples = 0
+    def __init__(self, path: str | Path, sample_rate: int, *, channels: int = 1):
+        self.path, self.sample_rate, self.channels = Path(path), sample_rate, channels
+        self.samples = 0  # of all channels
         self._file: IO[bytes] | None = None
         check_writable(self.path)
 
     def write(self, samples: np.ndarray) -> None:
-        """Appends mono samples in [-1, 1]."""
+        """Appends samples in [-1, 1], [N] or [N, channels]."""
         data = encode_pcm16(samples)
         if self.samples * 2 + len(data) > _WAV_LIMIT:
             self.remove()
@@ -224,8 +224,8 @@ class WavWriter:
         self.close()
 
     def _header(self, size: int) -> bytes:
-        rate = self.sample_rate
-        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, rate * 2, 2, 16)  # PCM, mono, 2 bytes, 16 bits
+        rate, width = self.sample_rate, 2 * self.channels
+        form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, self.channels, rate, rate * width, width, 16)  # PCM of 16 bits
         return struct.pack("<4sI4s", b"RIFF", 36 + size, b"WAVE") + form + struct.pack("<4sI", b"data", size)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from duologue.streaming.protocol import StreamingModel
+from duologue.streaming.protocol import Chunked, StreamingModel
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,12 @@ class Runner:
     def writing(self, slot: int, role: str, text: str) -> Iterator[None]:
         """The work of adding text to the context of a slot, for `write`."""
         return self.model.write(self._state, slot, role, text)
+
+    def set_omega(self, slot: int, omega: int) -> None:
+        """Chooses the size of a slot's chunks, in a family that has such; 0: the model's own."""
+        if isinstance(self.model, Chunked):
+            with torch.inference_mode():
+                self.model.set_omega(self._state, slot, omega)
 
     def say(self, slot: int, text: str) -> dict[int, Exception]:
         return self._each([slot], lambda _: self.model.say(self._state, slot, text))

@@ -110,6 +110,7 @@ class Session:
         self._waiting_since = 0.0
         self._posted = 0  # samples handed in that the engine's thread has not taken yet
         self._samples = 0  # taken since the session began
+        self._omega = 0
         self.vad: VadState = engine.voice.init_state(1)
         self.closed = False
         self._duplex = spec.duplex
@@ -162,10 +163,20 @@ class Session:
         """Cuts the answer short. `heard`: seconds that were heard of it; None: as many as can have been."""
         self._post(lambda: self._stop(heard))
 
+    def playing(self, heard: float) -> None:
+        """Tells how many seconds of the answer have been played by now, where somebody knows; negative while it waits
+        for what was said before it. Otherwise it counts as played from when it comes."""
+        at = self._engine.now()
+        self._post(lambda: self._set_playing(heard, at))
+
     def set_turns(self, config: TurnConfig | None, *, interrupts: bool | None = None) -> None:
         """Whether the engine finds the turns, from now on; a turn that has begun is forgotten. `interrupts`: whether
         speech over an answer cuts it short, from now on; None: as before."""
         self._post(lambda: self._set_turns(config, interrupts))
+
+    def set_omega(self, omega: int) -> None:
+        """The size of the answers' chunks from now on, in a family that has such; 0: the model's own."""
+        self._post(lambda: self._set_omega(omega))
 
     def close(self) -> None:
         """Gives the place back. No event comes after the engine has taken this in."""
@@ -223,7 +234,7 @@ class Session:
 
     def _heard_seconds(self) -> float:
         """Seconds of the answer that can have been heard, by the engine's clock."""
-        return min(self._made, self._played(self._engine.now()))
+        return max(0.0, min(self._made, self._played(self._engine.now())))
 
     # -- on the engine's thread: audio and turns ----------------------------------------------------------------------
 
@@ -272,8 +283,13 @@ class Session:
             self._engine.report(self._engine.runner.truncate({self._slot: 0.0}))
         self._start_turn()
 
+    def _set_omega(self, omega: int) -> None:
+        self._omega = omega
+        self._engine.runner.set_omega(self._slot, omega)
+
     def _forget(self, turns: Sequence[tuple[str, str]] = ()) -> None:
         self._engine.runner.reset(self._slot)
+        self._set_omega(self._omega)
         self._writing, self._writings = None, deque(turns)
         self._start_turn()
         if self._detector is not None:
@@ -328,7 +344,7 @@ class Session:
                 return  # the echo that is still on its way: neither speech nor silence
         turn = self._detector.step(probability if more else 0.0, start=self._start(config))
         if self._overlap is not None:
-            return self._judge(self._overlap, self._detector, config)
+            return self._judge(self._overlap, self._detector, config, ended=at if turn is Turn.ENDED else None)
         if turn is Turn.BEGAN:
             self._began(window, at)
         elif (self._detector.speaking or turn is Turn.ENDED) and (not self._audible or self._behind):
@@ -379,9 +395,13 @@ class Session:
         for window in windows:
             self._hear(window)
 
-    def _judge(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig) -> None:
-        """Goes on with the answer where what was said over it asks for nothing, and stops it where it does."""
-        over = detector.silence >= config.silence
+    def _judge(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig, *, ended: float | None) -> None:
+        """Goes on with the answer where what was said over it asks for nothing, and stops it where it does.
+
+        Args:
+            ended: where in the session's audio what was said ended, if the detector says so already.
+        """
+        over = ended is not None or detector.silence >= config.silence
         said = len(overlap.windows) + overlap.dropped - overlap.before
         lasted = said * detector.window - detector.silence
         if not over and lasted < overlap.judge:
@@ -392,9 +412,13 @@ class Session:
         at_its_end = bool(words) and over and self._said_all and left < config.ending
         if not is_backchannel(words) or at_its_end:
             if left > 0 or not self._said_all:
-                return self._stop(None)
-            self._overlap = None  # it was heard to its end meanwhile
-            return self._speech_started(overlap.at, overlap.windows)
+                self._stop(None)
+            else:  # it was heard to its end meanwhile
+                self._overlap = None
+                self._speech_started(overlap.at, overlap.windows)
+            if ended is not None:
+                self._ended(ended)
+            return
         if overlap.paused_at is not None:  # a sign of listening, or a noise that sounds like speech
             if self._playing_since is not None:
                 self._playing_since += self._engine.now() - overlap.paused_at
@@ -588,6 +612,11 @@ class Session:
 
     def _metrics(self) -> Metrics:
         return self._timed.metrics(transcript=self._heard, question_seconds=self._question / self._input_rate)
+
+    def _set_playing(self, heard: float, at: float) -> None:
+        if self._playing_since is not None:
+            stands = self._overlap.paused_at if self._overlap else None
+            self._playing_since = (at if stands is None else stands) - heard
 
     def _stop(self, heard: float | None) -> None:
         if self._phase is _Phase.HEARING:

@@ -6,6 +6,7 @@ key are turned away there, whatever the protocol.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections import Counter
@@ -28,8 +29,13 @@ from duologue.server.assistant import Assistant, Library
 from duologue.server.http_api import HttpApi, HttpLimits, failure
 from duologue.server.metrics import Metrics
 from duologue.server.moshi_ws import MoshiConfig
-from duologue.server.realtime import RealtimeLimits, SecretStore
+from duologue.server.realtime import CallLimits, RealtimeLimits, SecretStore
+from duologue.server.recordings import Recordings
 from duologue.server.security import Keys, same_site
+from duologue.server.session_log import SessionLog
+from duologue.server.tracing import Tracing
+from duologue.server.upgrades import LONGEST, MOST, Http, too_large
+from duologue.server.witness import Several, Witness
 from duologue.skills.router import Router
 from duologue.streaming.turns import OverlapConfig
 
@@ -46,8 +52,10 @@ class ServeConfig:
     origins: tuple[str, ...] = ()  # of pages on other sites that may use the server
     overlap: OverlapConfig | None = field(default_factory=OverlapConfig)  # None: any speech stops an answer
     skills: bool = True  # whether offline skills answer what they can
+    log_text: bool = False  # whether what is said goes to the log
     http: HttpLimits = field(default_factory=HttpLimits)
     realtime: RealtimeLimits = field(default_factory=RealtimeLimits)
+    calls: CallLimits = field(default_factory=CallLimits)
     moshi: MoshiConfig = field(default_factory=MoshiConfig)
 
     def __post_init__(self):
@@ -66,6 +74,10 @@ class _Door:
         if scope["type"] not in ("http", "websocket"):
             return await self.app(scope, receive, send)
         connection = HTTPConnection(scope)
+        upgrades = scope["type"] == "http" and connection.headers.get("upgrade", "").lower() == "websocket"
+        if upgrades and too_large(scope["raw_path"], scope["query_string"], scope["headers"]):
+            message = f"to ask for a WebSocket a request may have {LONGEST} bytes in a line, and {MOST} headers"
+            return await self._refuse(scope, receive, send, message, 431)
         if not same_site(connection, self.config.origins):
             return await self._refuse(scope, receive, send, "pages of other sites may not use this server", 403)
         if scope["path"] in _OPEN:
@@ -73,9 +85,10 @@ class _Door:
         who = self.keys.who(connection)
         if who is None:
             return await self._refuse(scope, receive, send, "need a valid key: Authorization: Bearer ...", 401)
-        if self._inside[who] >= self.config.per_key and self.keys.needed:
+        full = self._inside[who] >= self.config.per_key and not scope["path"].endswith("/hangup")
+        if full and self.keys.needed:
             return await self._refuse(scope, receive, send, "too many conversations with this key at once", 429)
-        scope.setdefault("state", {})["who"] = who
+        scope.setdefault("state", {}).update(who=who, inside=self._inside)  # a call over WebRTC outlives its request
         self._inside[who] += 1
         try:
             await self.app(scope, receive, send)
@@ -105,9 +118,12 @@ class Server:
         config: ServeConfig | None = None,
         keys: Keys | None = None,
         library: Library | None = None,
+        recordings: Recordings | None = None,
+        tracing: Tracing | None = None,
     ):
         self.pipeline, self.config, self.keys = pipeline, config or ServeConfig(), keys or Keys()
         self.metrics, self._library, self._router = Metrics(), library or Library(), Router()
+        self._recordings, self._tracing = recordings, tracing
         self.engine = Engine(
             pipeline.model, slots=self.config.max_sessions, voice=VoiceActivity.load(), watch=self.metrics
         )
@@ -118,10 +134,24 @@ class Server:
         @contextlib.asynccontextmanager
         async def lifespan(app: Starlette) -> AsyncIterator[None]:
             self.engine.start()
+            if self._recordings:
+                self._recordings.start()
             yield
+            await calls.close()
             self.engine.close()
+            for each in (self._recordings, self._tracing):
+                if each:
+                    await asyncio.to_thread(each.close)
 
-        secrets = SecretStore(issue=lambda seconds, by: self.keys.issue(seconds, by=by), limits=self.config.realtime)
+        secrets = SecretStore(
+            issue=lambda seconds, by: self.keys.issue(seconds, by=by),
+            settings=realtime.Settings(model=self.pipeline.name),
+            limits=self.config.realtime,
+        )
+        calls = realtime.Calls(
+            self.engine, self.config.realtime, bounds=self.config.calls, options=self.options, secrets=secrets
+        )
+        http = HttpApi(self.engine, name=self.pipeline.name, limits=self.config.http, witnesses=self._witness)
         routes = [
             *more,
             Route("/healthz", self._health),
@@ -129,9 +159,10 @@ class Server:
             Route("/metrics", self._metrics),
             *web.routes(),
             realtime.route(self.engine, self.config.realtime, options=self.options, secrets=secrets),
+            *calls.routes(),
             secrets.route(),
-            moshi_ws.route(self.engine, self.config.moshi),
-            *HttpApi(self.engine, name=self.pipeline.name, limits=self.config.http).routes(),
+            moshi_ws.route(self.engine, self.config.moshi, witnesses=self._witness),
+            *http.routes(),
         ]
         return _Door(Starlette(routes=routes, lifespan=lifespan), keys=self.keys, config=self.config)
 
@@ -142,8 +173,21 @@ class Server:
             settings=realtime.Settings(model=self.pipeline.name),
             router=assistant.call,
             reply=assistant.reply,
+            alarms=assistant,
             overlap=self.config.overlap,
+            witnesses=self._witness,
         )
+
+    def _witness(self, kind: str, name: str) -> Witness:
+        """Who is told what happens in a conversation."""
+        found: list[Witness] = [SessionLog(kind, name, texts=self.config.log_text)]
+        model, spec = self.pipeline.name, self.engine.runner.spec
+        if self._tracing:
+            found.append(self._tracing.open(kind, name, model=model))
+        if self._recordings and kind != "http":
+            rates = {"rate_in": spec.input_rate, "rate": spec.output_rate}
+            found.append(self._recordings.open(kind, name, model=model, **rates))
+        return Several(found)
 
     async def _health(self, request: Request) -> Response:
         alive = self.engine.alive
@@ -196,6 +240,7 @@ def serve(
 
     settings = uvicorn.Config(
         server.app(),
+        http=Http,
         log_level="warning",
         ws_max_size=_LARGEST_FRAME,
         ws_max_queue=8,

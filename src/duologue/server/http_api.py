@@ -27,6 +27,7 @@ from duologue.audio import io
 from duologue.engine import Engine, SessionConfig
 from duologue.errors import AudioError, BusyError, DuologueError, ServerError
 from duologue.server.live import Live
+from duologue.server.witness import Witnesses, Wrote, nobody
 from duologue.streaming.events import Audio, Done, Event, Heard, Text
 
 _FORMATS = {  # name: media type, soundfile's format and subtype; None: raw samples
@@ -55,10 +56,11 @@ class HttpApi:
 
     Args:
         name: the model's, which answers carry.
+        witnesses: who is told what happens.
     """
 
-    def __init__(self, engine: Engine, *, name: str, limits: HttpLimits | None = None):
-        self.engine, self.name, self.limits = engine, name, limits or HttpLimits()
+    def __init__(self, engine: Engine, *, name: str, limits: HttpLimits | None = None, witnesses: Witnesses = nobody):
+        self.engine, self.name, self.limits, self._witnesses = engine, name, limits or HttpLimits(), witnesses
         self._rate = engine.runner.spec.output_rate
 
     def routes(self) -> list[Route]:
@@ -71,6 +73,12 @@ class HttpApi:
 
     def _guarded(self, endpoint: Callable[[Request], Any]) -> Callable[[Request], Any]:
         async def guarded(request: Request) -> Response:
+            request.state.id = f"req_{secrets.token_hex(12)}"
+            response = await answered(request)
+            response.headers["x-request-id"] = request.state.id
+            return response
+
+        async def answered(request: Request) -> Response:
             try:
                 length = request.headers.get("content-length", "0")
                 if not length.isdigit() or int(length) > self.limits.body:
@@ -98,15 +106,15 @@ class HttpApi:
         if data.get("speed", 1.0) != 1.0:
             raise ServerError(f"speed: this model speaks at speed 1 only, got {data['speed']!r}")
         media, kind = _FORMATS[form]
-        parts = self._said(sentences(text))
+        parts = self._said(request, sentences(text))
         first = await anext(parts)  # so that what fails at once is an error and not half an answer
         if kind is None or form == "wav":
             return StreamingResponse(self._stream(first, parts, header=form == "wav"), media_type=media)
         samples = np.concatenate([first] + [part async for part in parts])
         return Response(encode(samples, self._rate, form), media_type=media)
 
-    async def _said(self, texts: list[str]) -> AsyncIterator[np.ndarray]:
-        async with Live(self.engine, SessionConfig(paced=False)) as live:
+    async def _said(self, request: Request, texts: list[str]) -> AsyncIterator[np.ndarray]:
+        async with self._live(request, SessionConfig(paced=False)) as live:
             for text in texts:
                 live.session.say(text)
                 async for event in self._answer(live):
@@ -132,7 +140,7 @@ class HttpApi:
             samples = await asyncio.to_thread(decode, await file.read(self.limits.body), self._input_rate)
         if kind not in ("json", "text", "verbose_json"):
             raise ServerError(f"response_format: need json, text or verbose_json, got {kind!r}")
-        text, seconds = await self._transcript(samples), len(samples) / self._input_rate
+        text, seconds = await self._transcript(request, samples), len(samples) / self._input_rate
         if kind == "text":
             return PlainTextResponse(text + "\n")
         if kind == "verbose_json":
@@ -140,9 +148,9 @@ class HttpApi:
             return JSONResponse({**about, "text": text})
         return JSONResponse({"text": text, "usage": {"type": "duration", "seconds": round(seconds, 2)}})
 
-    async def _transcript(self, samples: np.ndarray) -> str:
+    async def _transcript(self, request: Request, samples: np.ndarray) -> str:
         config = SessionConfig(decide=lambda _: False, longest_question=len(samples) / self._input_rate + 1)
-        async with Live(self.engine, config) as live:
+        async with self._live(request, config) as live:
             await live.listen(samples)
             live.session.end_turn()
             while True:
@@ -168,7 +176,7 @@ class HttpApi:
         form = (data.get("audio") or {}).get("format", "wav") if "audio" in wanted else None
         if form is not None and (form not in _FORMATS or (data.get("stream") and form not in ("pcm", "pcm16"))):
             raise ServerError(f"audio.format: need one of {', '.join(_FORMATS)} (pcm16 in a stream), got {form!r}")
-        answer, events = _Completion(self.name, form, self._rate), self._asked(history, question)
+        answer, events = _Completion(self.name, form, self._rate), self._asked(request, history, question)
         first = await anext(events)  # so that what fails at once is an error and not half an answer
         if data.get("stream"):
             return StreamingResponse(self._chunks(first, events, answer), media_type="text/event-stream")
@@ -177,17 +185,23 @@ class HttpApi:
             answer.take(event)
         return JSONResponse(answer.whole())
 
-    async def _asked(self, history: list[tuple[str, str]], question: list[str | np.ndarray]) -> AsyncIterator[Event]:
-        async with Live(self.engine, SessionConfig(paced=False)) as live:
+    async def _asked(
+        self, request: Request, history: list[tuple[str, str]], question: list[str | np.ndarray]
+    ) -> AsyncIterator[Event]:
+        async with self._live(request, SessionConfig(paced=False)) as live:
             live.session.forget(*history)
             for part in question:
                 if isinstance(part, str):
+                    live.witness.happen(Wrote("user", part))
                     live.session.write("user", part)
                 else:
                     await live.listen(part)
             live.session.answer()
             async for event in self._answer(live):
                 yield event
+
+    def _live(self, request: Request, config: SessionConfig) -> Live:
+        return Live(self.engine, config, witness=lambda: self._witnesses("http", request.state.id))
 
     async def _answer(self, live: Live) -> AsyncIterator[Event]:
         while True:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
 
 from duologue.engine import Engine, Session, SessionConfig
 from duologue.errors import BusyError, ServerError
+from duologue.server.waiting import within as within_seconds
+from duologue.server.witness import Several, Witness
 from duologue.streaming.events import Event, Failed
 
 _MOST_EVENTS = 4_096  # that may wait to be taken: five minutes of an answer that nobody reads
@@ -19,20 +22,24 @@ class Live:
     """`async with Live(engine) as live:` holds a place until it is left; BusyError where none is free."""
 
     session: Session
+    witness: Witness
 
-    def __init__(self, engine: Engine, config: SessionConfig | None = None):
+    def __init__(
+        self, engine: Engine, config: SessionConfig | None = None, *, witness: Callable[[], Witness] = Several
+    ):
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self.engine, self._config = engine, config
+        self.engine, self._config, self._make = engine, config, witness
 
     async def __aenter__(self) -> Live:
-        self.session = self.engine.open(self._sink, self._config)
+        self.session, self.witness = self.engine.open(self._sink, self._config), self._make()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self.session.close()
+        self.witness.close()
 
     async def event(self, *, within: float) -> Event:
         """The next event.
@@ -41,9 +48,10 @@ class Live:
             ServerError: none came within so many seconds, or the session failed.
         """
         try:
-            event = await asyncio.wait_for(self._events.get(), within)
+            event = await within_seconds(self._events.get(), within)
         except asyncio.TimeoutError as error:
             raise ServerError(f"the model said nothing for {within:.0f} seconds; try again") from error
+        self.witness.happen(event)
         if isinstance(event, Failed):
             raise ServerError(event.message)
         return event

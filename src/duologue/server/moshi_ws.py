@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -21,6 +22,8 @@ from duologue.engine import Engine, Session, SessionConfig
 from duologue.errors import BusyError, ConfigError, DuologueError
 from duologue.server.allowance import Allowance
 from duologue.server.outbox import Outbox
+from duologue.server.waiting import within
+from duologue.server.witness import Witnesses, nobody
 from duologue.streaming.events import Event, Failed
 from duologue.streaming.turns import OverlapConfig, TurnConfig
 
@@ -78,34 +81,40 @@ class End:
     reason: str = ""
 
 
-def route(engine: Engine, config: MoshiConfig | None = None, path: str = "/api/chat") -> WebSocketRoute:
-    """The address at which Moshi's clients look for a server."""
+def route(
+    engine: Engine, config: MoshiConfig | None = None, path: str = "/api/chat", *, witnesses: Witnesses = nobody
+) -> WebSocketRoute:
+    """The address at which Moshi's clients look for a server.
+
+    Args:
+        witnesses: who is told what happens.
+    """
 
     async def endpoint(websocket: WebSocket) -> None:
-        await chat(websocket, engine, config or MoshiConfig())
+        await chat(websocket, engine, config or MoshiConfig(), witnesses)
 
     return WebSocketRoute(path, endpoint)
 
 
-async def chat(websocket: WebSocket, engine: Engine, config: MoshiConfig) -> None:
+async def chat(websocket: WebSocket, engine: Engine, config: MoshiConfig, witnesses: Witnesses = nobody) -> None:
     """Accepts a client and talks with it until either has had enough; its place in the engine is free afterwards.
 
     Query parameters: `text_prompt` are instructions; all others are about sampling or voices and change nothing.
     """
     with contextlib.suppress(WebSocketDisconnect, asyncio.TimeoutError):  # gone, or too slow to be told why
         await websocket.accept()
-        client = _Chat(websocket, engine, config)
+        client = _Chat(websocket, engine, config, witnesses)
         end = await client.converse(websocket.query_params.get("text_prompt", "").strip())
         if end.reason:
             await client.send(Kind.ERROR, end.reason.encode())
         with contextlib.suppress(RuntimeError):  # closed already
-            await asyncio.wait_for(websocket.close(end.code), config.slowest)
+            await within(websocket.close(end.code), config.slowest)
 
 
 class _Chat:
     """One conversation."""
 
-    def __init__(self, websocket: WebSocket, engine: Engine, config: MoshiConfig):
+    def __init__(self, websocket: WebSocket, engine: Engine, config: MoshiConfig, witnesses: Witnesses):
         self._socket, self._engine, self._config = websocket, engine, config
         self._loop = asyncio.get_running_loop()
         spec = engine.runner.spec
@@ -113,7 +122,8 @@ class _Chat:
         self._reader, self._writer = OpusReader(spec.input_rate), OpusWriter(RATE)
         self._outbox = Outbox(spec.output_rate, RATE, most=config.held)
         self._failed: asyncio.Future[End] = self._loop.create_future()
-        self._paused = self._over = False
+        self._witnesses, self._witness = witnesses, nobody("moshi", "")
+        self._paused = False
 
     async def converse(self, prompt: str) -> End:
         if len(prompt) > self._config.prompt:
@@ -124,12 +134,14 @@ class _Chat:
             session = self._engine.open(self._sink, config)
         except BusyError as error:
             return End(1013, str(error))
+        self._witness = self._witnesses("moshi", secrets.token_hex(12))
         try:
             for role, text in self._prompt:
                 session.write(role, text)
             return await self._until_the_end(session)
         finally:
             session.close()
+            self._witness.close()
 
     async def _until_the_end(self, session: Session) -> End:
         tasks = [asyncio.ensure_future(_ending(each)) for each in (self._read(session), self._play())]
@@ -140,14 +152,13 @@ class _Chat:
                 return task.result()
             return End(1000, f"a conversation lasts {self._config.longest / 60:.0f} minutes at most; begin a new one")
         finally:
-            self._over = True  # for before Python 3.12 wait_for may lose a cancellation
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def send(self, kind: Kind, payload: bytes = b"") -> None:
         try:
-            await asyncio.wait_for(self._socket.send_bytes(bytes([kind]) + payload), self._config.slowest)
+            await within(self._socket.send_bytes(bytes([kind]) + payload), self._config.slowest)
         except RuntimeError as error:  # starlette's and uvicorn's word for a message sent after the close
             raise WebSocketDisconnect(1006) from error
 
@@ -158,6 +169,7 @@ class _Chat:
         self._loop.call_soon_threadsafe(self._take, event)
 
     def _take(self, event: Event) -> None:
+        self._witness.happen(event)
         end = None
         if isinstance(event, Failed):
             end = End(1011, event.message)
@@ -171,14 +183,13 @@ class _Chat:
         clients would play what they get late even later, or throw it away."""
         await self.send(Kind.HANDSHAKE)
         due = self._loop.time()
-        while not self._over:
+        while True:
             await asyncio.sleep(due - self._loop.time())
             due = max(due, self._loop.time() - _LATE) + _PIECE
             texts, samples = self._outbox.take(round(_PIECE * RATE))
             for text in texts:
                 await self.send(Kind.TEXT, text.encode())
             await self.send(Kind.AUDIO, self._writer.push(samples))
-        return End()
 
     # -- what the client says -----------------------------------------------------------------------------------------
 
@@ -186,9 +197,9 @@ class _Chat:
         config = self._config
         messages = Allowance(config.messages, 2 * config.messages, now=self._loop.time())
         audio = Allowance(1.05, config.ahead, now=self._loop.time())  # a microphone's clock may be fast
-        while not self._over:
+        while True:
             try:
-                received = await asyncio.wait_for(self._socket.receive(), config.idle)
+                received = await within(self._socket.receive(), config.idle)
             except asyncio.TimeoutError:
                 return End(1000, f"nothing came for {config.idle:.0f} seconds; the place is free for somebody else")
             if received["type"] == "websocket.disconnect":
@@ -205,10 +216,10 @@ class _Chat:
                         return End(1008, f"more than {config.ahead:.0f} seconds of audio came ahead of time; slow down")
                     if not self._paused:
                         session.listen(samples)
+                        self._witness.hear(samples)
                     await asyncio.sleep(0)  # many packets in one message must not hold up the others
             elif kind == Kind.CONTROL and len(data) == 2:
                 self._control(session, data[1])
-        return End()
 
     def _control(self, session: Session, control: int) -> None:
         match control:

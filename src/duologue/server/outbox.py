@@ -44,9 +44,7 @@ class Outbox:
             case Audio(samples):
                 self._append(self._resampler(samples))
             case Done():
-                self._append(self._resampler(np.zeros(0, np.float32), final=True))
-                self._resampler = Resampler(*self._rates)
-                self._apart = True
+                self.finish()
             case Interrupted():
                 self.clear()
             case Paused():
@@ -54,6 +52,17 @@ class Outbox:
             case Resumed():
                 self._still = False
         return self._samples <= self._most
+
+    def finish(self) -> None:
+        """An answer is over."""
+        self._append(self._resampler(np.zeros(0, np.float32), final=True))
+        self._resampler = Resampler(*self._rates)
+        self._apart = True
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait."""
+        return self._samples
 
     def _append(self, samples: np.ndarray) -> None:
         self._waiting.append(samples)

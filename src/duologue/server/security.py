@@ -21,6 +21,7 @@ from duologue.errors import ServerError
 
 _SHORTEST_KEY = 16  # characters
 _MOST_SECRETS = 10_000
+_MOSHI = "/api/chat"  # where its clients name their key in the query
 _BEARER = "openai-insecure-api-key."  # how a browser, which can set no header, names its key as a sub-protocol
 
 
@@ -88,12 +89,16 @@ class Keys:
         return by if found is None and end > self._clock() else found
 
     def who(self, connection: HTTPConnection) -> str | None:
-        """Whose key a connection carries: in the Authorization header, or as a WebSocket sub-protocol."""
+        """Whose key a connection carries: in the Authorization header, as a WebSocket sub-protocol, or, where Moshi's
+        clients call, which can do neither, in the address."""
         scheme, _, key = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and key:
             return self.holder(key.strip())
         offered = (name.strip() for name in connection.headers.get("sec-websocket-protocol", "").split(","))
-        return self.holder(next((name.removeprefix(_BEARER) for name in offered if name.startswith(_BEARER)), None))
+        key = next((name.removeprefix(_BEARER) for name in offered if name.startswith(_BEARER)), "")
+        if not key and connection.url.path == _MOSHI:
+            key = connection.query_params.get("worker_auth_id", "")
+        return self.holder(key)
 
     def _forget_old(self) -> None:
         now = self._clock()

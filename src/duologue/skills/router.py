@@ -20,6 +20,7 @@ from duologue.errors import ConfigError
 from duologue.skills.arguments import Extraction, extract
 from duologue.skills.base import Context
 from duologue.skills.embedding import CharacterGrams, Embed
+from duologue.skills.schemas import problem
 from duologue.skills.text_words import content, stem
 from duologue.skills.tools import Tool, groups, spaced
 from duologue.skills.words import MOST_CHARACTERS, request
@@ -96,6 +97,16 @@ class Router:
         """The tool that the request wants, or none below the threshold or where an argument is missing."""
         ranked = self.rank(text, tools, context)
         return ranked[0] if ranked and ranked[0].confidence >= self.config.threshold else None
+
+    def force(self, text: str, tools: Sequence[Tool], context: Context) -> Choice | None:
+        """The likeliest tool where one has to be called, however unsure. None where every tool wants an argument that
+        was not said: nothing is made up."""
+        for choice in self.rank(text, tools, context):
+            tool = next(tool for tool in tools if tool.name == choice.tool)
+            if not choice.missing and not problem(choice.arguments, dict(tool.parameters)):
+                return choice
+        bare = (tool for tool in tools if not problem({}, dict(tool.parameters)))
+        return next((Choice(tool.name, {}, 0.0) for tool in bare), None)
 
     def rank(self, text: str, tools: Sequence[Tool], context: Context) -> list[Choice]:
         """Every tool that could be called, the surest first, whatever the threshold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -109,4 +109,18 @@ class StreamingModel(Protocol):
 
     def text(self, ids: list[int]) -> str:
         """The text of some `Frame.ids_BT`, as far as it is whole characters."""
+        ...
+
+
+@runtime_checkable
+class Chunked(Protocol):
+    """A family that makes speech in chunks, whose size a conversation may choose (Omega in LLaMA-Omni's paper)."""
+
+    @property
+    def omegas(self) -> tuple[int, int, int]:
+        """Units of a chunk: the fewest and the most that may be chosen, and what it is otherwise."""
+        ...
+
+    def set_omega(self, state: State, slot: int, omega: int) -> None:
+        """Chooses for one slot, from its next chunk until it is reset; 0: what it is otherwise."""
         ...

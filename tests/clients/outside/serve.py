@@ -23,7 +23,7 @@ from fakes import EchoConfig, EchoModel
 from realtime_talk import served
 
 
-def router(transcript: str, tools):
+def router(transcript: str, tools, *, forced: bool):
     return (tools[0]["name"], json.dumps({"city": "Oslo"})) if "turn 2" in transcript else None
 
 

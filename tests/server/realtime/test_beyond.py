@@ -24,7 +24,9 @@ def known_here(monkeypatch):
 
 
 def _ours(event) -> bool:
-    return event["type"] in ("duologue.paused", "duologue.resumed", "duologue.metrics")
+    return event["type"] in ("duologue.paused", "duologue.resumed", "duologue.metrics") or (
+        "duologue" in event.get("session", {})
+    )
 
 
 def overlapped(speech, **options) -> list:
@@ -70,3 +72,33 @@ def test_the_query_asks(query, asked):
         while not kinds or kinds[-1] != "response.done":
             kinds.append(json.loads(line.recv(timeout=20))["type"])
         assert ("duologue.metrics" in kinds) is asked
+
+
+class Chunky(EchoModel):
+    omegas = (2, 20, 4)
+
+    def __init__(self):
+        super().__init__()
+        self.told: list[int] = []
+
+    def set_omega(self, state, slot, omega):
+        self.told.append(omega)
+
+
+def test_omega_is_offered_and_chosen_within_its_bounds():
+    desk = Desk(model := Chunky(), beyond=True)
+    assert desk.events[0]["session"]["duologue"] == {"omega": {"min": 2, "max": 20, "value": 4}}
+    (event,) = desk.update(duologue={"omega": 9})
+    assert event["session"]["duologue"]["omega"]["value"] == 9 and model.told == [9]
+    for wrong, param in (({"omega": 21}, "omega"), ({"omega": "x"}, "omega"), ({"chunk": 5}, "chunk")):
+        (error,) = desk.update(duologue=wrong)
+        assert error["error"]["param"] == f"session.duologue.{param}"
+    assert desk.connection.settings.omega == 9 and model.told == [9]
+
+
+@pytest.mark.parametrize(("model", "beyond"), [(Chunky, False), (EchoModel, True)])
+def test_omega_is_unknown_to_who_did_not_ask_and_to_models_without_it(model, beyond):
+    desk = Desk(model(), beyond=beyond)
+    assert "duologue" not in desk.events[0]["session"]
+    (error,) = desk.update(duologue={"omega": 9})
+    assert (error["error"]["code"], error["error"]["param"]) == ("unknown_parameter", "session.duologue")

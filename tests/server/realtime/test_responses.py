@@ -135,8 +135,8 @@ def test_what_was_read_before_counts_as_cached():
 # -- functions ---------------------------------------------------------------------------------------------------------
 
 
-def router(transcript: str, tools):
-    if "weather" in transcript or "sound" in transcript:
+def router(transcript: str, tools, *, forced: bool):
+    if forced or "weather" in transcript or "sound" in transcript:
         return tools[0]["name"], json.dumps({"city": "Oslo"})
     return None
 
@@ -189,8 +189,33 @@ def test_functions_are_called_as_far_as_the_client_lets_them(choice, called):
     assert bool(of(events, "response.function_call_arguments.done")) == called
 
 
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "weather"}])
+@pytest.mark.parametrize("where", ["session", "response", "apart"])
+def test_a_call_that_the_client_demands_is_made_whatever_was_said(choice, where):
+    desk = Desk(router=router)
+    other = {**WEATHER, "name": "other"}
+    desk.update(tools=[WEATHER, other], **({"tool_choice": choice} if where == "session" else {}))
+    desk.send("conversation.item.create", item=message("Good morning."))
+    apart = {"conversation": "none"} if where == "apart" else {}
+    events = asked(desk, **apart, **({} if where == "session" else {"tool_choice": choice}))
+    assert one(events, "response.function_call_arguments.done")["name"] == "weather"
+    if where != "session":  # it was for that response alone
+        desk.send("conversation.item.create", item=message("Good evening."))
+        assert not of(asked(desk), "response.function_call_arguments.done")
+
+
+def test_a_noise_calls_nothing_even_where_a_call_is_demanded():
+    class Deaf(EchoModel):
+        def heard(self, state, slot):
+            return ""
+
+    desk = Desk(Deaf(), router=router)
+    desk.update(tools=[WEATHER], tool_choice="required")
+    assert not of(desk.say(tone(1.0, rate=RATE), silence(1.0)), "response.function_call_arguments.done")
+
+
 def test_a_router_that_fails_costs_nobody_an_answer(caplog):
-    def broken(transcript, tools):
+    def broken(transcript, tools, *, forced):
         raise RuntimeError("lost")
 
     desk = Desk(router=broken)

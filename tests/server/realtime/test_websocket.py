@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import socket
 import threading
 
 import httpx
@@ -156,11 +157,20 @@ def test_a_full_server_says_so_at_once():
             assert third.event()["type"] == "session.created"
 
 
+def narrow(address: str) -> socket.socket:
+    """A connection in which little is on its way: some systems keep many megabytes for who does not read."""
+    host, port = address.split(":")
+    line = socket.socket()
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    line.connect((host, int(port)))
+    return line
+
+
 def test_who_does_not_read_loses_the_session_and_nobody_else_does():
     limits = RealtimeLimits(waiting_size=100_000, slowest=1.0)
     with (
         served(limits=limits) as (address, engine),
-        Client(address, max_queue=1) as slow,
+        Client(address, max_queue=1, compression=None, sock=narrow(address)) as slow,
         Client(address) as other,
     ):
         with contextlib.suppress(ConnectionClosed):

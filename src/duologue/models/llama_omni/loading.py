@@ -47,6 +47,7 @@ class OmniConfig:
     vocoder: SpectralVocoderConfig = field(default_factory=SpectralVocoderConfig)
     turn_head: TurnHeadConfig | None = None  # None: it cannot tell whether a question sounds complete
     system: str = "You are mini, a friendly voice assistant. Today is {weekday}, {date}, {year}."
+    note: str = "Today is {weekday}, {date}, {year}."  # stays where a client gives other instructions
     omega: int = 10
     context: int = 2048
     longest_answer: int = 160  # tokens
@@ -109,7 +110,9 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
         speech_decoder=load("speech_decoder", SpeechDecoder(config.speech_decoder)),  # type: ignore[arg-type]
         vocoder=load("vocoder", SpectralVocoder(config.vocoder)).eval(),  # type: ignore[arg-type]
         turn_head=turn_head.eval() if turn_head else None,
-        framing=Framing.chatml(codec, fill_in(config.system, datetime.date.today())),
+        framing=Framing.chatml(
+            codec, config.system, note=config.note, fill=lambda text: fill_in(text, datetime.date.today())
+        ),
         options=config.options(),
     )
     for name, part in parts.items():
@@ -159,5 +162,5 @@ def fill_in(template: str, day: datetime.date) -> str:
         return template.format(**date_words(day))
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(
-            f"system: {template!r} has a placeholder other than weekday, month, date, year ({error})"
+            f"system, note: {template!r} has a placeholder other than weekday, month, date, year ({error})"
         ) from error

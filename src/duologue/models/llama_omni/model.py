@@ -30,6 +30,7 @@ from duologue.vocoders.protocol import Vocoder
 
 IDLE, ANSWERING, TALKING, DONE = 0, 1, 2, 3  # phases of a slot: hears, writes and talks, only talks, has said all
 WRITTEN_AT_ONCE = 32  # tokens of text that are read in one piece of work
+LARGEST_OMEGA = 100  # units of a chunk that a conversation may choose
 TOKEN_SECONDS = 0.5  # of speech, more than a token ever takes on average: the room for an answer vocoded as a whole
 
 _TRAITS = {  # what a part must share with the one it replaces
@@ -71,6 +72,7 @@ class OmniState(State):
     units_B: Tensor  # units decoded in this answer
     token_units_BT: Tensor  # ... by the time each token had been written
     forced_BT: Tensor  # tokens that the answer is to have, plus one; 0: the model's own
+    omega_B: Tensor  # units of a chunk; 0: as in the options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +115,6 @@ class LlamaOmni:
         self.speech_decoder, self.vocoder = speech_decoder, vocoder
         self.framing, self.turn_head, self.options = framing, turn_head, options or OmniOptions()
         self.spec = StreamSpec(input_rate=16_000, output_rate=vocoder.sample_rate)
-        self._opening = torch.tensor([framing.opening])
         self._next_turn = torch.tensor([framing.next_turn], dtype=torch.int64)
         self._to_answer = torch.tensor([framing.to_answer])
 
@@ -150,6 +151,7 @@ class LlamaOmni:
             units_B=zeros(),
             token_units_BT=zeros(o.longest_answer + o.flush_steps + 1),
             forced_BT=zeros(o.longest_answer + 1),
+            omega_B=zeros(),
         )
 
     def write(self, state: OmniState, slot: int, role: str, text: str) -> Iterator[None]:
@@ -175,6 +177,15 @@ class LlamaOmni:
             self._make_room(state, live_B, piece.shape[1])
             self._read(state, live_B, self.llm.embedding(piece))
             yield
+
+    @property
+    def omegas(self) -> tuple[int, int, int]:
+        """See `streaming.protocol.Chunked.omegas`."""
+        return 1, max(LARGEST_OMEGA, self.options.omega), self.options.omega
+
+    def set_omega(self, state: OmniState, slot: int, omega: int) -> None:
+        """See `streaming.protocol.Chunked.set_omega`."""
+        state.omega_B[slot] = omega
 
     def say(self, state: OmniState, slot: int, text: str) -> None:
         """See `streaming.protocol.StreamingModel.say`."""
@@ -322,7 +333,7 @@ class LlamaOmni:
 
     def stream_text(self, question: str) -> Iterator[str]:
         """As `answer_text`, piece by piece as it is written."""
-        ids = torch.cat([self._opening, torch.tensor([self.codec.encode(question)]), self._to_answer], dim=1)
+        ids = torch.cat([self._opening(), torch.tensor([self.codec.encode(question)]), self._to_answer], dim=1)
         state, live_B = self.llm.init_state(1, self.options.context), torch.tensor([True])
         answer: list[int] = []
         text = ""
@@ -357,14 +368,20 @@ class LlamaOmni:
         """Opens the user's turn in slots that are new, or whose last turn is over."""
         new_B = live_B & (state.cache.length_B == 0)
         again_B = live_B & (state.phase_B == DONE) & ~new_B
-        for begin_B, ids in ((new_B, self._opening), (again_B, self._next_turn)):
+        for begin_B, first in ((new_B, True), (again_B, False)):
             if bool(begin_B.any()):
+                ids = self._opening() if first else self._next_turn
                 self._make_room(state, begin_B, ids.shape[1])
                 self._read(state, begin_B, self.llm.embedding(ids).expand(len(live_B), -1, -1))
                 state.turn_length_B[begin_B] = state.cache.length_B[begin_B]
                 state.opening_B[begin_B & new_B] = ids.shape[1]
                 state.phase_B[begin_B] = IDLE
                 state.ear.reset(begin_B)
+
+    def _opening(self) -> Tensor:
+        """As it is today: a server runs for longer than a day."""
+        framing = self.framing
+        return torch.tensor([framing.renew() if framing.renew else framing.opening])
 
     def _read(self, state: OmniState, live_B: Tensor, embeddings_BTD: Tensor, counts_B: Tensor | None = None) -> None:
         """Prefill; keeps the last real hidden state of each live slot."""
@@ -461,7 +478,8 @@ class LlamaOmni:
 
     def _vocode(self, state: OmniState, live_B: Tensor, final_B: Tensor) -> None:
         """Vocodes what waits, in slots that have a chunk of it or whose text has ended."""
-        go_B = live_B & ((state.waiting_B >= self.options.omega) | final_B)
+        omega_B = torch.where(state.omega_B > 0, state.omega_B, self.options.omega)
+        go_B = live_B & ((state.waiting_B >= omega_B) | final_B)
         if not bool(go_B.any()):
             return
         with slots(state.vocoder, go_B) as (vocoder, rows_R):

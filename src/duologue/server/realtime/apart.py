@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class Apart:
     """One such response.
 
+    Args:
+        heard: whether its speech goes out inside its events; otherwise it is not heard at all.
     Raises:
         BusyError: the engine has no place left.
     """
@@ -35,24 +37,29 @@ class Apart:
         *,
         limits: RealtimeLimits,
         options: Options,
+        heard: bool = True,
     ):
         self._wanted, self._items, self._limits, self._options = wanted, items, limits, options
         self._seat = Seat(engine, self._happened, soon, policy=Policy(False), paced=wanted.settings.modality == "audio")
-        self.response = Response(wanted, emit, conversation=None, rate=engine.runner.spec.output_rate)
+        play = None if heard else lambda response, samples: None
+        self._seat.set_omega(wanted.settings.omega)
+        self.response = Response(wanted, emit, conversation=None, rate=engine.runner.spec.output_rate, play=play)
         self._more: list[str] = []  # what is to be said after what is being said
         self._over: Callable[[], object] = lambda: None
 
-    def start(self, over: Callable[[], object], tools: Tools = ()) -> None:
+    def start(self, over: Callable[[], object], tools: Tools = (), *, forced: bool = False) -> None:
         """Asks the model. `over` is called when there is nothing more to come."""
         self._over = over
         self.response.begin()
         settings, items = self._wanted.settings, self._items
         self.response.reads(Reading(settings.instructions, items))
         questions = unanswered(items)
-        policy = Policy(False, tools, self._options.router, self._options.reply)
+        options = self._options
+        policy = Policy(False, tools, options.router, options.reply, options.alarms, forced)
         results = any(item.kind == "function_call_output" for item in questions)
         words = " ".join(item.text for item in questions if item.role == "user")
         decision = Decision() if results else policy.decide(words)
+        policy.sure()
         if decision.call is not None:
             self.response.call(*decision.call)
             return self._finish("completed")

@@ -37,26 +37,44 @@ from duologue.server.realtime.events import (
 )
 from duologue.server.realtime.limits import RealtimeLimits
 from duologue.server.realtime.responses import Emit, Response
-from duologue.server.realtime.seat import Decision, Policy, Reply, Router, Seat, Tools
+from duologue.server.realtime.seat import Alarms, Decision, Policy, Reply, Router, Seat, Tools, pieces
 from duologue.server.realtime.session import Settings, Wanted, response, update
 from duologue.server.realtime.usage import Reading
+from duologue.server.session_log import short
+from duologue.server.witness import Called, Witnesses, Wrote, nobody
 from duologue.streaming import events as engine_events
+from duologue.streaming.protocol import Chunked
 from duologue.streaming.turns import OverlapConfig
 
 logger = logging.getLogger(__name__)
 
 _UNHEARD = 120.0  # seconds after which nobody waits any more for what was said in a turn
+_TAIL = 0.25  # seconds at the end of an answer that are too short to be missed
+_POLITE = 30.0  # seconds that a timer waits where the client may be about to ask for something
 
 
 class Player(Protocol):
-    """Takes the speech where it does not go out inside events, such as to a track of WebRTC."""
+    """Takes the speech where it does not go out inside events, such as to a track of WebRTC. It plays as fast as is to
+    be heard, and tells the client of it: `output_audio_buffer.*`."""
 
-    def play(self, samples: np.ndarray) -> None:
-        """The next speech of the running response, at the model's rate."""
+    def play(self, response: Response, samples: np.ndarray) -> None:
+        """The next speech of a response, at the model's rate."""
         ...
 
-    def clear(self) -> None:
-        """What was not played yet is not wanted any more."""
+    def finish(self) -> None:
+        """No more speech comes of the response that was given last."""
+        ...
+
+    def played(self, response: Response) -> float:
+        """Seconds of a response that were played by now; negative while it waits for others."""
+        ...
+
+    def stand(self, still: bool) -> None:
+        """Stands still, or goes on."""
+        ...
+
+    def clear(self) -> list[tuple[Response, float]]:
+        """Drops what was not played yet. Gives the responses that this cuts short, with the seconds of each played."""
         ...
 
 
@@ -67,8 +85,10 @@ class Options:
     settings: Settings = field(default_factory=Settings)
     router: Router | None = None
     reply: Reply | None = None
+    alarms: Alarms | None = None  # what is said when its time has come, also in the middle of silence
     overlap: OverlapConfig | None = None  # how it is found out whether speech over an answer is to stop it
     opening: str = "Hello."  # stands for the user's words where a response is wanted and nothing was said
+    witnesses: Witnesses = nobody  # who is told what happens
     silence: str = "Are you still there?"  # said when `idle_timeout_ms` has passed
     beyond: bool = False  # whether the client knows the `duologue.*` events; others end at an event they do not know
 
@@ -99,7 +119,10 @@ class Connection:
     ):
         self._engine, self._emit, self._soon, self._clock = engine, emit, soon, clock
         self._limits, self._options, self._player = limits or RealtimeLimits(), options or Options(), player
-        self.settings = settings = self._options.settings
+        model, settings = engine.runner.model, self._options.settings
+        if self._options.beyond and isinstance(model, Chunked):
+            settings = replace(settings, omegas=model.omegas)
+        self.settings = settings
         self.id, self.over = new_id("sess"), False
         self._expires = int(wall() + self._limits.longest_session)
         self._end, self._last_word = clock() + self._limits.longest_session, clock()
@@ -112,9 +135,11 @@ class Connection:
         self._owed = False  # whether a turn was heard that has no answer yet
         self._awaited: Item | None = None  # the turn of which it is waited for what was said
         self._more: tuple[str, ...] = ()  # what is to be said after what is being said
+        self._said = 0.0  # seconds of the response that the engine gave before what it is saying now
         self._cut: float | None = None  # seconds that were heard of an answer that was just interrupted
         self._last: Response | None = None  # the response whose memory can still be cut in the engine
-        self._first_sound = self._unheard_since = 0.0
+        self._first_sound = self._unheard_since = self._played_at = 0.0
+        self._due_since: float | None = None  # when it was first time for an alarm that had to wait
         self._silent_at: float | None = None
         self._silence_ms = 0.0
         turns = settings.turn_detection
@@ -128,6 +153,7 @@ class Connection:
             backlog=self._limits.backlog,
             policy=self._policy(),
         )
+        self._seat.witness = self._options.witnesses("realtime", self.id)
         self._ears = Ears(
             self._seat, self.conversation, settings, emit, limits=self._limits, idle=self._idle, free=self._free_to_feed
         )
@@ -183,16 +209,25 @@ class Connection:
         if now >= self._end:
             minutes = self._limits.longest_session / 60
             self.fail(f"Your session hit the maximum duration of {minutes:g} minutes.", code="session_expired")
-        elif now >= self._last_word + self._limits.idle:
+        elif now >= self._idle_at(now):
             self.fail(f"Nothing came for {self._limits.idle:g} seconds; the session is over.", code="session_idle")
         elif self._ears.hearing is not None and now >= self._unheard_since + _UNHEARD:
             self._ears.given_up()
             self._settle()
         elif self._silent_at is not None and now >= self._silent_at:
             self._break_silence()
-        times = [self._end, self._last_word + self._limits.idle]
+        elif (soon := self._seconds_to_alarm()) is not None and soon <= 0:
+            self._ring_if_quiet(now)
+        times = [self._end, self._idle_at(now)]
         times += [self._silent_at] if self._silent_at is not None else []
+        if not self.over and (soon := self._seconds_to_alarm()) is not None:
+            times.append(now + (soon or 0.1))
         return max(0.01, min(1.0, min(times) - self._clock()))
+
+    def _idle_at(self, now: float) -> float:
+        """When a client counts as gone that says nothing: not while it waits for an alarm."""
+        soon = self._seconds_to_alarm()
+        return (self._last_word if soon is None else now + soon) + self._limits.idle
 
     def fail(self, message: str, *, code: str) -> None:
         """Ends the session."""
@@ -217,6 +252,8 @@ class Connection:
         self._seat.policy = self._policy()
         self._ears.set(self.settings)
         self._stale |= self.settings.instructions != before.instructions
+        if self.settings.omega != before.omega:
+            self._seat.set_omega(self.settings.omega)
         if self.settings.turn_detection is None:
             self._silent_at = None
         self._emit(server_event("session.updated", session=self._session()))
@@ -225,7 +262,15 @@ class Connection:
         settings, turns = self.settings, self.settings.turn_detection
         answers = settings.type == "realtime" and turns is not None and turns.create_response
         options = self._options
-        return Policy(answers, offered(settings), options.router, options.reply)
+        return Policy(
+            answers,
+            offered(settings),
+            options.router,
+            options.reply,
+            options.alarms,
+            forced=forced(settings),
+            name=short(self.id),
+        )
 
     def _append(self, event: Event) -> None:
         self._begun = True
@@ -244,7 +289,13 @@ class Connection:
                 "'conversation.item.truncate'.",
                 code="unsupported_event",
             )
-        self._player.clear()
+        if self._active is not None and self._active.seconds:
+            return self._cancel_active("client_cancelled")
+        last, cut = self._last, self._hush()
+        if last is not None and (played := _seconds_of(last, cut)) is not None:
+            self._stop_at(played)
+            self._last = None
+        self._show_cut(cut, known=last)
 
     # -- what the client wants: items ---------------------------------------------------------------------------------
 
@@ -261,6 +312,8 @@ class Connection:
         previous = self.conversation.before(item)
         for kind in ("added", "done"):
             self._emit(server_event(f"conversation.item.{kind}", previous_item_id=previous, item=item.as_dict()))
+        if item.kind == "message" and item.text:
+            self._seat.witness.happen(Wrote(item.role, item.text))
         self._tell(item, last=last)
 
     def _tell(self, item: Item, *, last: bool) -> None:
@@ -316,7 +369,7 @@ class Connection:
         if self._active is not None and self._active.item is item:
             self._cancel_active("client_cancelled", heard=end / 1000)
         elif self._last is not None and self._last.item is item:
-            self._seat.stop(end / 1000)
+            self._stop_at(end / 1000)
             self._last = None
         elif part.heard is None or abs(part.heard - end) > 1_000:
             self._stale |= end < part.milliseconds - 1
@@ -367,12 +420,20 @@ class Connection:
             )
         try:
             apart = Apart(
-                self._engine, self._soon, wanted, items, self._emit, limits=self._limits, options=self._options
+                self._engine,
+                self._soon,
+                wanted,
+                items,
+                self._emit,
+                limits=self._limits,
+                options=self._options,
+                heard=self._player is None,
             )
         except BusyError as error:
             raise ClientError(f"{error}.", code="server_busy", kind="server_error") from error
         self._apart[apart.response.id] = apart
-        apart.start(lambda: self._apart.pop(apart.response.id, None), offered(wanted.settings))
+        tools = offered(wanted.settings)
+        apart.start(lambda: self._apart.pop(apart.response.id, None), tools, forced=forced(wanted.settings))
 
     def _cancel(self, event: Event) -> None:
         wanted = event.get("response_id")
@@ -386,10 +447,36 @@ class Connection:
         active = self._active
         if active is None:
             return
+        cut = self._hush()
+        played = _seconds_of(active, cut) or 0.0
         if active.started:
-            self._seat.stop(heard)
+            self._stop_at(played if heard is None and self._player is not None else heard)
         self._stale |= active.settings.modality == "text"
         self._finish("cancelled", reason)
+        self._show_cut([each for each in cut if heard is None or each[0] is not active], known=active)
+
+    def _stop_at(self, heard: float | None) -> None:
+        """Has the engine stop where so much of the response was heard; None: as much as can have been."""
+        if heard is None:
+            return self._seat.stop()
+        self._stale |= heard < self._said
+        self._seat.stop(max(0.0, heard - self._said))
+
+    def _hush(self) -> list[tuple[Response, float]]:
+        """Stops what is playing, where the server plays it. Gives what that cuts short."""
+        return self._player.clear() if self._player is not None else []
+
+    def _show_cut(self, cut: list[tuple[Response, float]], *, known: Response | None) -> None:
+        """Cuts the items of responses to what was played of them. `known`: the one whose rest the model forgets."""
+        for ended, seconds in cut:
+            item = ended.item
+            if item is None or self.conversation.find(item.id) is None:
+                continue
+            end = round(seconds * 1000)
+            self._stale |= ended is not known and ended.seconds - seconds > _TAIL
+            item.parts[0].cut(end)
+            truncated = {"item_id": item.id, "content_index": 0, "audio_end_ms": end}
+            self._emit(server_event("conversation.item.truncated", **truncated))
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -399,7 +486,7 @@ class Connection:
         rate = self._engine.runner.spec.output_rate
         self._active = Response(wanted, self._emit, conversation=self.conversation, rate=rate, play=play)
         self._silent_at = self._last = None
-        self._owed, self._more = False, ()
+        self._owed, self._more, self._said = False, (), 0.0
         self._active.begin()
         return self._active
 
@@ -454,8 +541,9 @@ class Connection:
         self._read(active, items)
         words = " ".join(item.text for item in questions if item.role == "user")
         results = any(item.kind == "function_call_output" for item in questions)
-        policy = replace(self._seat.policy, tools=offered(active.settings))
+        policy = replace(self._seat.policy, tools=offered(active.settings), forced=forced(active.settings))
         decision = Decision() if results else policy.decide(words)
+        policy.sure()
         active.started = decision.call is None
         self._follow(active, decision, ask=True)
 
@@ -467,6 +555,7 @@ class Connection:
         """Does what was decided about an answer."""
         if decision.call is not None:
             active.call(*decision.call)
+            self._seat.witness.happen(Called(decision.call[0]))
             self._owed = True
             return self._finish("completed")
         active.started = True
@@ -479,12 +568,15 @@ class Connection:
         if active is None:
             return
         active.finish(status, reason)
+        if self._player is not None:
+            self._player.finish()
         self._items = None
         self._spoken |= active.seconds > 0
         self._last = active if status == "completed" and active.item else None
         self.conversation.forget_audio(longest=self._limits.kept_audio)
         turns, now = self.settings.turn_detection, self._clock()
         played = max(0.0, self._first_sound + active.seconds - now) if active.seconds else 0.0
+        self._played_at = now + played if status == "completed" else now
         if turns is not None and turns.idle_timeout_ms is not None and status == "completed":
             self._silent_at = now + played + turns.idle_timeout_ms / 1000
             self._silence_ms = self._ears.now + played * 1000
@@ -494,9 +586,31 @@ class Connection:
         if not self._free():
             return
         self._ears.timed_out(self._silence_ms)
+        self._say((self._options.silence,))
+
+    def _say(self, texts: tuple[str, ...]) -> None:
+        """Says something that nobody asked for, as a response of its own."""
         active = self._respond(Wanted(settings=self.settings))
+        if self._stale:
+            self._remind()
         self._read(active)
-        self._follow(active, Decision(said=(self._options.silence,)), ask=True)
+        self._follow(active, Decision(said=texts), ask=True)
+
+    def _seconds_to_alarm(self) -> float | None:
+        return self._options.alarms.seconds_to_due() if self._options.alarms else None
+
+    def _ring_if_quiet(self, now: float) -> None:
+        """Says what timers have to say, unless somebody speaks, or the client seems to be about to."""
+        if self._due_since is None:
+            self._due_since = now
+        by_hand = self.settings.turn_detection is None
+        asking = self._owed or (by_hand and self._ears.uncommitted > 0 and now < self._last_word + 1.0)
+        patient = asking and now < self._due_since + _POLITE
+        if patient or not self._free() or self._ears.busy or now < self._played_at or self._options.alarms is None:
+            return
+        self._due_since, self._last_word = None, now
+        self._ears.take_back()
+        self._say(tuple(piece for text in self._options.alarms.due() for piece in pieces(text)))
 
     # -- what the engine tells ----------------------------------------------------------------------------------------
 
@@ -517,18 +631,30 @@ class Connection:
                 if not self._active.seconds:
                     self._first_sound = self._clock()
                 self._active.speak(samples)
+                self._tell_played(self._active)
                 self._measure(self._active)
             case engine_events.Done(metrics) if self._active is not None and self._active.started:
                 self._go_on(self._active, metrics)
             case engine_events.Paused(heard):
+                self._stand(True)
                 self._beyond("duologue.paused", audio_end_ms=round(heard * 1000))
             case engine_events.Resumed():
+                self._stand(False)
                 self._beyond("duologue.resumed")
             case engine_events.Interrupted(heard):
                 self._cut = heard
             case engine_events.Failed(message):
                 self.fail(message, code="model_failed")
         self._settle()
+
+    def _tell_played(self, active: Response) -> None:
+        """Tells the engine, which cuts its memory by it."""
+        if self._player is not None and active.seconds:
+            self._seat.playing(self._player.played(active) - self._said)
+
+    def _stand(self, still: bool) -> None:
+        if self._player is not None:
+            self._player.stand(still)
 
     def _beyond(self, kind: str, **fields: Any) -> None:
         """Sends what the protocol has no event for, to a client that asked for it."""
@@ -544,6 +670,7 @@ class Connection:
                 "duologue.metrics", response_id=active.id, first_audio_ms=active.metrics.first_audio_ms, **about
             )
             return self._finish("completed")
+        self._said = active.seconds
         first, *rest = self._more
         self._more = tuple(rest)
         self._seat.answer(first)
@@ -559,16 +686,18 @@ class Connection:
         self._ears.started(at)
         heard, self._cut = self._cut, None
         if heard is None:
+            turns = self.settings.turn_detection
+            if turns is not None and turns.interrupt_response:  # what is left of an answer, if anything
+                self._show_cut(self._hush(), known=None)
             return
-        ended = self._active or self._last
-        if ended is not None and ended.item is not None and ended.item.parts:
-            ended.item.parts[0].heard = heard * 1000
+        ended, cut = self._active or self._last, self._hush()
+        if self._player is None and ended is not None and ended.item is not None and ended.item.parts:
+            ended.item.parts[0].heard = (self._said + heard) * 1000
         if ended is not None:
             self._stale |= ended.settings.modality == "text"
         if self._active is not None:
             self._finish("cancelled", "turn_detected")
-        if self._player is not None:
-            self._player.clear()
+        self._show_cut(cut, known=ended)
         self._last = None
 
     def _heard(self, text: str, final: bool, decision: Decision | None) -> None:
@@ -587,12 +716,22 @@ class Connection:
             self._follow(active, decision, ask=False)
 
 
+def _seconds_of(response: Response, cut: list[tuple[Response, float]]) -> float | None:
+    """How much of it was played, where it was cut short."""
+    return next((seconds for each, seconds in cut if each is response), None)
+
+
 def offered(settings: Settings) -> Tools:
     """The functions that may be called."""
     choice = settings.tool_choice
     if isinstance(choice, dict):
         return tuple(tool for tool in settings.tools if tool["name"] == choice["name"])
     return () if choice == "none" else settings.tools
+
+
+def forced(settings: Settings) -> bool:
+    """Whether one of them has to be called."""
+    return settings.tool_choice == "required" or isinstance(settings.tool_choice, dict)
 
 
 _VERBS = {"retrieving": "retrieve", "deleting": "delete", "truncating": "truncate"}

@@ -111,6 +111,7 @@ class Ears:
         """
         samples = self._incoming(data)
         self._track.append(data)
+        self._seat.witness.hear(samples)
         if self._settings.turn_detection is not None:
             return self._listen(samples)
         self._waiting.append(samples)

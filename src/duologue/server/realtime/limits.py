@@ -27,3 +27,13 @@ class RealtimeLimits:
     longest_session: float = 3_600.0  # seconds
     idle: float = 600.0  # seconds without a word from the client
     slowest: float = 20.0  # seconds that sending an event may take
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallLimits:
+    """Bounds of calls over WebRTC. Seconds, unless it says otherwise."""
+
+    most: int = 64  # calls, also those that are being answered or closed
+    answering: float = 5.0  # to find the answer to an offer
+    connecting: float = 15.0  # from the answer until the caller is there
+    vanished: float = 4.0  # without a packet, nor an answer when asked for one, after which a caller is gone

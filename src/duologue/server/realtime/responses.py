@@ -33,7 +33,7 @@ class Response:
         *,
         conversation: Conversation | None,
         rate: int,
-        play: Callable[[np.ndarray], None] | None = None,
+        play: Callable[[Response, np.ndarray], None] | None = None,
     ):
         self.id, self.wanted, self.settings = new_id("resp"), wanted, wanted.settings
         self.status = "in_progress"
@@ -101,7 +101,7 @@ class Response:
         self.seconds += len(samples) / self._rate
         if self._play is not None:
             self._part.milliseconds = self.seconds * 1000
-            return self._play(samples)
+            return self._play(self, samples)
         self._send(self._outgoing(samples))
 
     @property

@@ -7,6 +7,7 @@ Everything but `_decide` and `_sink` runs where the connection does.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from duologue.engine import Engine, SessionConfig
+from duologue.server.witness import Several, Witness, where
 from duologue.streaming.events import Audio, Done, Event, Heard, Interrupted, Text
 from duologue.streaming.turns import OverlapConfig, TurnConfig
 
@@ -26,13 +28,34 @@ Tools = Sequence[dict[str, Any]]
 class Router(Protocol):
     """Chooses a function for what was said. Called on the engine's thread: it must not wait."""
 
-    def __call__(self, transcript: str, tools: Tools) -> tuple[str, str] | None:
-        """The name of the function and its arguments as JSON, or None: no function."""
+    def __call__(self, transcript: str, tools: Tools, *, forced: bool) -> tuple[str, str] | None:
+        """The name of the function and its arguments as JSON, or None: no function.
+
+        Args:
+            forced: the client has decided that one is called; None only where no arguments can be found for any.
+        """
         ...
 
 
 Reply = Callable[[str], "str | None"]
-"""What the server itself says to a transcript, or None: the model answers. Called on the engine's thread."""
+"""What the server itself says to a transcript, or None: the model answers. Called on the engine's thread, and again
+with more of the transcript where the user went on in spite of a pause."""
+
+
+class Alarms(Protocol):
+    """What the server has to say when its time has come."""
+
+    def sure(self) -> None:
+        """The turn is really over that was replied to last: what was replied is so. Called on the engine's thread."""
+        ...
+
+    def due(self) -> list[str]:
+        """What is to be said now; each is given once."""
+        ...
+
+    def seconds_to_due(self) -> float | None:
+        """How long until `due` gives something; None: not as things are."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -43,16 +66,24 @@ class Policy:
     tools: Tools = ()
     router: Router | None = None
     reply: Reply | None = None
+    alarms: Alarms | None = None
+    forced: bool = False  # whether one of the tools is called in any case
+    name: str = ""  # of the conversation, in the log
+
+    def sure(self) -> None:
+        """What was decided last is done."""
+        if self.alarms is not None:
+            self.alarms.sure()
 
     def decide(self, transcript: str) -> Decision:
         call, said = None, ""
         try:
-            if self.tools and self.router is not None and transcript:
-                call = self.router(transcript, self.tools)
+            if self.tools and self.router is not None and (transcript or self.forced):
+                call = self.router(transcript, self.tools, forced=self.forced)
             if call is None and self.reply is not None and transcript:
                 said = self.reply(transcript) or ""
-        except Exception:
-            logger.exception("what follows a turn cannot be decided; the model answers")
+        except Exception as error:
+            logger.error("%s: what follows a turn cannot be decided, the model answers: %s", self.name, where(error))
         return Decision(call, pieces(said))
 
 
@@ -103,6 +134,7 @@ class Seat:
     paced: bool = True
     backlog: float = 30.0
     policy: Policy = field(default_factory=Policy)
+    witness: Witness = field(default_factory=Several)
     holds: bool = False  # whether the turn that is being heard gets no answer by itself
 
     def __post_init__(self) -> None:
@@ -138,6 +170,9 @@ class Seat:
         """Forgets a turn that has begun."""
         self._session.set_turns(turns, interrupts=interrupts)
 
+    def set_omega(self, omega: int) -> None:
+        self._session.set_omega(omega)
+
     def write(self, role: str, text: str) -> None:
         self._session.write(role, text)
 
@@ -155,24 +190,32 @@ class Seat:
         """Cuts the answer short. What is still on its way of it does not arrive."""
         self._fences += 1
         fence: Any = _Fence(self._fences)
+        self.witness.happen(Interrupted(math.inf if heard is None else heard))
         self._session.stop(heard)
         self.engine.post(lambda: self.soon(self._arrived, fence, None))
 
+    def playing(self, heard: float) -> None:
+        """How much of the answer was played by now; negative while it waits for what was said before."""
+        self._session.playing(heard)
+
     def close(self) -> None:
         self._session.close()
+        self.witness.close()
 
     def _decide(self, transcript: str) -> bool | str:
         policy = self.policy
         if self.holds or not policy.answers:
             self._decision = None
             return False
-        self._decision = decision = policy.decide(transcript)
+        self._decision = decision = policy.decide(transcript) if transcript else Decision()
         return False if decision.call else decision.said[0] if decision.said else True
 
     def _sink(self, event: Event) -> None:
         decision = None
         if isinstance(event, Heard) and event.final:
             decision, self._decision = self._decision, None
+            if decision is not None:
+                self.policy.sure()
         self.soon(self._arrived, event, decision)
 
     def _arrived(self, event: Event | _Fence, decision: Decision | None) -> None:
@@ -185,4 +228,5 @@ class Seat:
                 self._passed = self._fences
         stale = self._passed < self._fences and isinstance(event, (Text, Audio, Done, Interrupted))
         if not stale:
+            self.witness.happen(event)
             self.happened(event, decision)

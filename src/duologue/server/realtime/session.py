@@ -75,6 +75,8 @@ class Settings:
     turn_detection: TurnDetection | None = field(default_factory=TurnDetection)
     output_format: Format = PCM16
     voice: str = "mini"
+    omega: int = 0  # size of the answers' chunks; 0: the model's own
+    omegas: tuple[int, int, int] | None = None  # the least, the most and the model's own, where the client may choose
 
     def as_dict(self) -> dict[str, Any]:
         """The session object, without its id."""
@@ -104,7 +106,15 @@ class Settings:
                 "input": incoming,
                 "output": {"format": self.output_format.as_dict(), "voice": self.voice, "speed": 1.0},
             },
+            **self._beyond(),
         }
+
+    def _beyond(self) -> dict[str, Any]:
+        """What the protocol has no field for."""
+        if self.omegas is None:
+            return {}
+        least, most, own = self.omegas
+        return {"duologue": {"omega": {"min": least, "max": most, "value": self.omega or own}}}
 
 
 def update(settings: Settings, patch: Any, limits: RealtimeLimits, *, spoken: bool, begun: bool = True) -> Settings:
@@ -116,7 +126,7 @@ def update(settings: Settings, patch: Any, limits: RealtimeLimits, *, spoken: bo
     Raises:
         ClientError: the change makes no sense or comes too late; nothing is changed.
     """
-    top = Fields(patch, "session", _TOP)
+    top = Fields(patch, "session", _TOP if settings.omegas is None else {*_TOP, "duologue"})
     if top.get("type") is None:
         raise missing("session.type")
     kind = top.choice("type", "", ("realtime", "transcription"))
@@ -132,6 +142,7 @@ def update(settings: Settings, patch: Any, limits: RealtimeLimits, *, spoken: bo
         model=model,
         truncation=top.get("truncation", settings.truncation),
         include=_include(top, settings.include),
+        omega=_omega(top, settings),
         **_common(top, settings, limits),
     )
     return _output(_input(changed, audio), audio, spoken=spoken)
@@ -234,6 +245,14 @@ def _include(top: Fields, default: tuple[str, ...] | None) -> tuple[str, ...] | 
     if any(each != "item.input_audio_transcription.logprobs" for each in of_type(value, list, top.name("include"))):
         raise top.refused("include", "supported values are 'item.input_audio_transcription.logprobs'")
     return tuple(value)
+
+
+def _omega(top: Fields, settings: Settings) -> int:
+    if settings.omegas is None:
+        return settings.omega
+    least, most, _ = settings.omegas
+    fields = Fields(top.get("duologue", {}), "session.duologue", ("omega",))
+    return fields.number("omega", settings.omega, least, most, whole=True)
 
 
 def _input(settings: Settings, audio: Fields) -> Settings:

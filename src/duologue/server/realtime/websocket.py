@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
-import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -17,12 +13,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from duologue.engine import Engine
 from duologue.errors import BusyError
 from duologue.server.realtime import beta
+from duologue.server.realtime.carrier import Mail, begin_with, connect, watch
 from duologue.server.realtime.connection import Connection, Options
 from duologue.server.realtime.events import ClientError, Event, error_event, read
 from duologue.server.realtime.limits import RealtimeLimits
 from duologue.server.realtime.secrets import SecretStore
-
-logger = logging.getLogger(__name__)
+from duologue.server.session_log import short
 
 _BUSY, _TOO_SLOW = 1013, 1008  # why a WebSocket is closed
 
@@ -45,19 +41,9 @@ def route(
 
     async def endpoint(websocket: WebSocket) -> None:
         own = given if isinstance(given, Options) else given()
-        await _Carrier(websocket, engine, limits, _begin_with(websocket, own, secrets)).carry()
+        await _Carrier(websocket, engine, limits, begin_with(websocket, own, secrets)).carry()
 
     return WebSocketRoute(path, endpoint)
-
-
-def _begin_with(websocket: WebSocket, options: Options, secrets: SecretStore | None) -> Options:
-    """What this client's session begins with."""
-    settings = (secrets.settings(websocket) if secrets else None) or options.settings
-    model = websocket.query_params.get("model", "")[:200]
-    if websocket.query_params.get("intent") == "transcription":
-        settings = replace(settings, type="transcription")
-    beyond = websocket.query_params.get("duologue") == "1"
-    return replace(options, settings=replace(settings, model=model or settings.model), beyond=beyond)
 
 
 class _Carrier:
@@ -66,31 +52,20 @@ class _Carrier:
     def __init__(self, websocket: WebSocket, engine: Engine, limits: RealtimeLimits, options: Options):
         self._websocket, self._engine, self._limits, self._options = websocket, engine, limits, options
         self._old = "realtime=v1" in websocket.headers.get("openai-beta", "")
-        self._waiting: deque[str] = deque()
-        self._size = 0  # characters that wait
-        self._more = asyncio.Event()
-        self._slow = False
+        self._mail = Mail(websocket.send_text, limits)
 
     async def carry(self) -> None:
         offered = self._websocket.scope.get("subprotocols", [])
         await self._websocket.accept(subprotocol="realtime" if "realtime" in offered else None)
-        loop = asyncio.get_running_loop()
         try:
-            connection = Connection(
-                self._engine,
-                emit=self._emit,
-                soon=loop.call_soon_threadsafe,
-                clock=loop.time,
-                wall=time.time,
-                limits=self._limits,
-                options=self._options,
-            )
+            connection = connect(self._engine, self._emit, limits=self._limits, options=self._options)
         except BusyError as error:
             self._emit(error_event(ClientError(f"{error}.", code="server_busy", kind="server_error")))
             with contextlib.suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
-                await self._flush()
+                await self._mail.flush()
                 await self._websocket.close(_BUSY)
             return
+        self._mail.name = short(connection.id)
         try:
             connection.begin()
             await self._talk(connection)
@@ -99,7 +74,8 @@ class _Carrier:
 
     async def _talk(self, connection: Connection) -> None:
         """Reads, writes and watches the clock, until one of them is over."""
-        tasks = [asyncio.create_task(each) for each in (self._read(connection), self._write(), self._watch(connection))]
+        work = (self._read(connection), self._mail.run(), watch(connection, self._mail))
+        tasks = [asyncio.create_task(each) for each in work]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -111,9 +87,9 @@ class _Carrier:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
-            if not self._slow:
-                await self._flush()
-            await self._websocket.close(_TOO_SLOW if self._slow else 1000)
+            if not self._mail.slow:
+                await self._mail.flush()
+            await self._websocket.close(_TOO_SLOW if self._mail.slow else 1000)
 
     async def _read(self, connection: Connection) -> None:
         while not connection.over:
@@ -133,32 +109,7 @@ class _Carrier:
         except ClientError as error:
             connection.refuse(error, event)
 
-    async def _watch(self, connection: Connection) -> None:
-        while not connection.over and not self._slow:
-            await asyncio.sleep(min(1.0, connection.poll()))
-
-    async def _write(self) -> None:
-        while True:
-            await self._more.wait()
-            await self._flush()
-
-    async def _flush(self) -> None:
-        self._more.clear()
-        while self._waiting:
-            text = self._waiting.popleft()
-            self._size -= len(text)
-            await asyncio.wait_for(self._websocket.send_text(text), self._limits.slowest)
-
     def _emit(self, event: Event) -> None:
-        """Queues an event; a client that does not take what it is sent loses its session."""
         shown = beta.outgoing(event) if self._old else event
-        if shown is None or self._slow:
-            return
-        text = json.dumps(shown)
-        self._waiting.append(text)
-        self._size += len(text)
-        self._more.set()
-        if len(self._waiting) > self._limits.waiting or self._size > self._limits.waiting_size:
-            logger.warning("a client does not take what it is sent; its session is over")
-            self._slow = True
-            self._waiting.clear()
+        if shown is not None:
+            self._mail.put(json.dumps(shown))

@@ -248,7 +248,10 @@ export class Conversation {
     const output = { format: { type: "audio/pcm", rate: RATE } };
     if (this.voice) output.voice = this.voice;
     const session = { type: "realtime", audio: { input, output } };
-    if (this.offered?.omega && this.omega !== null) session.duologue = { omega: Number(this.omega) };
+    const offered = this.offered?.omega;
+    if (offered && this.omega !== null) {
+      session.duologue = { omega: Math.min(offered.max, Math.max(offered.min, Number(this.omega))) };
+    }
     this.line.send({ type: "session.update", session });
   }
 
