@@ -1,5 +1,6 @@
 # make talk    set up, check mini on a spoken question, serve a page to talk to it
 # make test    set up, run the tests          make check   format, lint, types and tests
+# make test-clients   talk to other people's clients and to Chromium: a few minutes more
 # make bench   latency, speed, memory         make mini    train mini from nothing
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.10 || command -v python3)
@@ -8,13 +9,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 ARGS ?=
 
-.PHONY: talk test check bench mini clean
+.PHONY: talk test test-clients check bench mini clean
 
 talk: $(VENV)/run.stamp
 	$(BIN)/duologue talk $(ARGS)
 
 test: $(VENV)/dev.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+
+test-clients: $(VENV)/clients.stamp
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser or clients" $(ARGS)
 
 check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
@@ -41,6 +45,17 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e '.[dev,train,ray]'
 	@touch $@ $(VENV)/run.stamp
+
+# Clients that others wrote, each where its packages disturb nobody. Node.js and Chromium come from the system.
+CLIENTS := $(VENV)/clients
+$(VENV)/clients.stamp: $(VENV)/dev.stamp
+	@command -v node npm > /dev/null || { echo "test-clients needs Node.js and npm (on Debian: apt install nodejs npm)"; exit 2; }
+	$(PIP) install -c constraints.txt -e '.[dev,train,clients]'
+	$(PIP) install --no-deps 'moshi==0.2.13'
+	$(PYTHON) -m venv $(CLIENTS)/pipecat && $(CLIENTS)/pipecat/bin/pip install -q 'pipecat-ai[openai,websockets-base]'
+	$(PYTHON) -m venv $(CLIENTS)/livekit && $(CLIENTS)/livekit/bin/pip install -q livekit-agents livekit-plugins-openai
+	npm install --no-fund --no-audit --prefix $(CLIENTS)/agents @openai/agents-realtime zod
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache
