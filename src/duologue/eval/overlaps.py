@@ -19,7 +19,7 @@ from duologue.engine import Engine, SessionConfig
 from duologue.errors import DataError
 from duologue.eval.metrics import Interval, bootstrap, mean, percentile
 from duologue.eval.overlap_cases import RATE, Case
-from duologue.streaming.events import Audio, Event, Failed, Interrupted, Paused, Resumed
+from duologue.streaming.events import Audio, Done, Event, Failed, Interrupted, Paused, Resumed
 from duologue.streaming.protocol import StreamingModel
 from duologue.streaming.turns import OverlapConfig, TurnConfig
 
@@ -137,6 +137,9 @@ class Bench:
         begun = next((when for when, event in events if isinstance(event, Audio)), None)
         if begun is None:
             raise DataError(f"overlaps: the model did not say {case.answer[:40]!r}: {[e for _, e in events][-1:]}")
+        said = sum(len(event.samples) for _, event in events if isinstance(event, Audio)) / client.rate
+        if said < case.start and any(isinstance(event, Done) for _, event in events):
+            raise DataError(f"overlaps: {case.answer[:40]!r} was over before {case.start:.1f} s, after {said:.1f} s")
         onset, size = begun + case.start, round(case.block * RATE)
         end = onset + len(case.audio) / RATE + _AFTER
         while self.time < end and not any(isinstance(event, Interrupted) for _, event in events):

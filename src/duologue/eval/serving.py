@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from duologue.errors import DataError
+from duologue.eval import overlap_cases, overlaps
 from duologue.eval.callers import Question, Turn, call
 from duologue.eval.context import Context
 from duologue.eval.metrics import bootstrap, percentile
@@ -97,6 +98,24 @@ def conversations(context: Context) -> Outcome:
     return Outcome(values=values, count=total, details={"table": table, "rows": rows})
 
 
+def overlap(context: Context) -> Outcome:
+    """What is said over an answer: what stops it that should not, and what does not that should."""
+    count = context.count(200)
+    made = overlap_cases.cases(
+        "test",
+        speakers=overlap_cases.test_speakers(),
+        recorded=context.real_speech(),
+        noises=context.real_sounds(),
+        count=count,
+        seed=2,
+    )
+    bench = overlaps.Bench(context.pipe().model)
+    found = overlaps.measure(made, bench, tell=lambda done, *_: context.tell(done + 1, count))
+    return Outcome(
+        values=overlaps.summary(found), count=count, details={"rows": [asdict(outcome) for outcome in found]}
+    )
+
+
 def median(values: list[float]) -> float:
     return percentile(values, 50)
 
@@ -151,6 +170,31 @@ SERVE: tuple[Task, ...] = (
                 aim=450,
             ),
             Row(key="wire_included", title="the same with server_vad, 500 ms of silence, p50", unit="ms"),
+        ),
+    ),
+    Task(
+        name="overlap",
+        run=overlap,
+        rows=(
+            Row(
+                key="false_stops",
+                title="answers stopped by signs of listening, noises, echo",
+                unit="%",
+                must=0.1,
+                aim=0.03,
+            ),
+            Row(
+                key="missed_stops", title="requests over an answer that did not stop it", unit="%", must=0.05, aim=0.01
+            ),
+            Row(
+                key="paused_p95",
+                title="from the request to the answer's standing still, p95",
+                unit="ms",
+                must=200,
+                aim=120,
+            ),
+            Row(key="hesitations", title="answers that stood still and went on", unit="%"),
+            Row(key="hesitation_p50", title="... for so long, p50", unit="ms"),
         ),
     ),
 )

@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -51,6 +51,7 @@ class ServeConfig:
     per_key: int = 8  # conversations of one key at once
     origins: tuple[str, ...] = ()  # of pages on other sites that may use the server
     overlap: OverlapConfig | None = field(default_factory=OverlapConfig)  # None: any speech stops an answer
+    echo: bool = True  # answers are taken out of what microphones hear; what is played over a loudspeaker stops none
     skills: bool = True  # whether offline skills answer what they can
     log_text: bool = False  # whether what is said goes to the log
     http: HttpLimits = field(default_factory=HttpLimits)
@@ -161,7 +162,7 @@ class Server:
             realtime.route(self.engine, self.config.realtime, options=self.options, secrets=secrets),
             *calls.routes(),
             secrets.route(),
-            moshi_ws.route(self.engine, self.config.moshi, witnesses=self._witness),
+            moshi_ws.route(self.engine, replace(self.config.moshi, echo=self.config.echo), witnesses=self._witness),
             *http.routes(),
         ]
         return _Door(Starlette(routes=routes, lifespan=lifespan), keys=self.keys, config=self.config)
@@ -175,6 +176,7 @@ class Server:
             reply=assistant.reply,
             alarms=assistant,
             overlap=self.config.overlap,
+            echo=self.config.echo,
             witnesses=self._witness,
         )
 

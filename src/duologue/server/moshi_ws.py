@@ -59,6 +59,7 @@ class MoshiConfig:
 
     turns: TurnConfig = field(default_factory=TurnConfig)
     overlap: OverlapConfig | None = field(default_factory=OverlapConfig)
+    echo: bool = False  # whether the answer is taken out of what the microphone hears
     largest: int = 65_536  # bytes of a message
     prompt: int = 4_000  # characters of instructions; the whole request line has room for 8,192 bytes
     messages: int = 200  # a second
@@ -130,7 +131,7 @@ class _Chat:
             return End(1008, f"text_prompt: at most {self._config.prompt} characters, got {len(prompt)}")
         self._prompt = [("system", prompt)] if prompt else []
         try:
-            config = SessionConfig(turns=self._config.turns, overlap=self._config.overlap)
+            config = SessionConfig(turns=self._config.turns, overlap=self._config.overlap, echo=self._config.echo)
             session = self._engine.open(self._sink, config)
         except BusyError as error:
             return End(1013, str(error))

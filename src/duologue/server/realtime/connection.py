@@ -87,6 +87,7 @@ class Options:
     reply: Reply | None = None
     alarms: Alarms | None = None  # what is said when its time has come, also in the middle of silence
     overlap: OverlapConfig | None = None  # how it is found out whether speech over an answer is to stop it
+    echo: bool = False  # whether the answer is taken out of what the microphone hears
     opening: str = "Hello."  # stands for the user's words where a response is wanted and nothing was said
     witnesses: Witnesses = nobody  # who is told what happens
     silence: str = "Are you still there?"  # said when `idle_timeout_ms` has passed
@@ -150,6 +151,7 @@ class Connection:
             turns=turns.turns() if turns else None,
             interrupts=turns is None or turns.interrupt_response,
             overlap=self._options.overlap,
+            echo=self._options.echo,
             backlog=self._limits.backlog,
             policy=self._policy(),
         )

@@ -131,6 +131,7 @@ class Seat:
     turns: TurnConfig | None = None
     interrupts: bool = True
     overlap: OverlapConfig | None = None
+    echo: bool = False
     paced: bool = True
     backlog: float = 30.0
     policy: Policy = field(default_factory=Policy)
@@ -146,6 +147,7 @@ class Seat:
                 turns=self.turns,
                 interrupts=self.interrupts,
                 overlap=self.overlap,
+                echo=self.echo,
                 paced=self.paced,
                 backlog=self.backlog,
                 decide=self._decide,
