@@ -159,7 +159,14 @@ main()
 def test_ctrl_c_is_one_line_and_the_answer_so_far_is_a_whole_file(here):
     arguments = [sys.executable, "-c", INTERRUPTED, "ask", "q.wav", "-m", "echo"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), **ENGLISH}
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # else nohup's tests ignore it
+    )
     for _ in range(3_000):
         if Path("answer.wav").is_file() and Path("answer.wav").stat().st_size > 10_000:
             break

@@ -19,7 +19,7 @@ from duologue.train import TrainConfig, train
 from duologue.train.stages import resolve, with_settings
 
 RECIPE = f"{Path(__file__).parents[1] / 'recipes' / 'mini_ctc.py'}:mini_ctc"
-ORDER = ["listen", "turns", "answers", "talk", "agree", "speech", "texts", "vocoder", "ctc", "ctc_answers", "ctc_model"]
+ORDER = ["answers", "talk", "listen", "turns", "agree", "speech", "texts", "vocoder", "ctc", "ctc_answers", "ctc_model"]
 SETTINGS = [
     *SMALL,
     "ctc.dim=16",

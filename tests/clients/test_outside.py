@@ -38,7 +38,5 @@ def command(name: str) -> list[str]:
 @pytest.mark.parametrize("name", ["pipecat", "livekit", "agents"])
 def test_a_client_talks_is_interrupted_and_has_its_function_called(name, tmp_path):
     with served(EchoModel(EchoConfig(audio_ticks=60)), router=second_turn) as (address, _):
-        ran = subprocess.run(
-            [*command(name), address], cwd=tmp_path, capture_output=True, text=True, timeout=180
-        )
+        ran = subprocess.run([*command(name), address], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert ran.returncode == 0 and f"{name}: good" in ran.stdout, ran.stdout[-2_000:] + ran.stderr[-4_000:]

@@ -65,6 +65,7 @@ REQUESTS: dict[Split, tuple[str, ...]] = {
         "Who invented the telephone?",
     ),
 }  # fmt: skip
+PEOPLE = ("drascula", "asterisk")  # sources of the recordings of the half "test"
 RECORDED_SIGNS = (
     "uh huh", "yeah", "okay", "oh yeah", "yes", "exactly", "of course", "you're right", "absolutely", "wow",
     "very good", "that's right", "good idea", "oh", "really", "huh", "ah", "good", "oh i see", "ah yes", "indeed",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
+from duologue.data.recordings import iterate_recordings
 from duologue.errors import DataError
 from duologue.eval import overlap_cases, overlaps
 from duologue.eval.callers import Question, Turn, call
@@ -104,7 +105,7 @@ def overlap(context: Context) -> Outcome:
     made = overlap_cases.cases(
         "test",
         speakers=overlap_cases.test_speakers(),
-        recorded=context.real_speech(),
+        recorded=iterate_recordings("test", only=overlap_cases.PEOPLE),
         noises=context.real_sounds(),
         count=count,
         seed=2,
