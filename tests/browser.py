@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 import soundfile
 
 RATE = 24_000
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_OURS = Path(sys.prefix) / "clients" / "chromium"  # where `make test-clients` unpacks one, with libraries it may miss
+_NAMES = (str(_OURS / "chromium"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @contextlib.contextmanager
@@ -30,12 +33,14 @@ def chromium(microphone: Path | None = None, *, allow: bool = True, switches: tu
         pytest.fail("the page is tested in a browser: pip install playwright (no browser has to come with it)")
     path = next((found for name in _NAMES if (found := shutil.which(name))), None)
     if path is None:
-        pytest.fail(f"the page is tested in a browser: install Chromium (looked for {', '.join(_NAMES)})")
+        pytest.fail(f"the page is tested in a browser: run `make test-clients` (looked for {', '.join(_NAMES)})")
+    libraries = [os.environ.get("LD_LIBRARY_PATH"), str(_OURS / "al2023" / "lib")]
+    variables: dict[str, str | float | bool] = {**os.environ, "LD_LIBRARY_PATH": ":".join(filter(None, libraries))}
     flags = ["--use-fake-device-for-media-stream", "--autoplay-policy=no-user-gesture-required", *switches]
     flags += ["--use-fake-ui-for-media-stream"] if allow else []
     flags += [f"--use-file-for-fake-audio-capture={microphone}%noloop"] if microphone else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
+        browser = playwright.chromium.launch(executable_path=path, args=flags, env=variables)
         try:
             yield browser
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ class EchoModel:
     def complete(self, state: EchoState, slot: int) -> float | None:
         return self.config.complete
 
-    def overhear(self, audio_N: Tensor) -> str:
+    def overhear(self, audio_N: Tensor, expected: Sequence[str] = ()) -> str:
         """A loud tone is words, a soft one is a sign of listening."""
         peak = float(audio_N.abs().max())
         return "stop now please" if peak > 0.2 else "uh-huh" if peak > 0.01 else ""

@@ -4,6 +4,10 @@ A message says, in one line, what was wanted, what came, and what to do about it
 exits with 2; anything else that escapes is a bug.
 """
 
+from __future__ import annotations
+
+import traceback
+
 
 class DuologueError(Exception):
     """The root: catch this to catch everything raised on purpose."""
@@ -43,3 +47,15 @@ class ServerError(DuologueError):
 
 class BusyError(DuologueError):
     """There is no room for more, for now: no free place, or too much that waits."""
+
+
+def where(error: BaseException) -> str:
+    """What an error is and where it came from, without its message: that may hold what a user said."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = [f"{frame.filename.rpartition('duologue/')[2]}:{frame.lineno}" for frame in reversed(frames)]
+    return f"{type(error).__name__} at {', from '.join(places) or 'an unknown place'}"
+
+
+def in_a_line(error: BaseException) -> str:
+    """An error for the log: one of our own in its words, any other by `where`."""
+    return str(error) if isinstance(error, DuologueError) else where(error)

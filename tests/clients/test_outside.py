@@ -32,7 +32,7 @@ def command(name: str) -> list[str]:
         return [str(place / "bin" / "python"), str(CLIENTS / f"{name}_client.py")]
     script = place / "agents_client.mjs"  # node looks for packages beside the file
     shutil.copy(CLIENTS / script.name, script)
-    return ["node", str(script)]
+    return [str(Path(sys.executable).parent / "node"), str(script)]
 
 
 @pytest.mark.parametrize("name", ["pipecat", "livekit", "agents"])

@@ -57,3 +57,9 @@ def test_where_speech_would_run_dry_all_else_waits_for_a_moment():
         assert plan.speak == [drying] and not plan.listen
     assert scheduler.plan([listener, drying], 0.3).listen == [listener]
     assert not scheduler.plan([listener, drying], 0.31).listen  # and again
+
+
+def test_one_long_piece_of_work_at_a_time_while_somebody_speaks_with_little_ahead():
+    listener, ending = One(can_listen=True), One(can_end=True, waiting_since=0.0)
+    assert Scheduler(CONFIG).plan([listener, ending, talker(0.5)], 1.0).listen == []
+    assert Scheduler(CONFIG).plan([listener, ending, talker(0.7)], 1.0).listen == [listener]

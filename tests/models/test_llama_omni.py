@@ -74,6 +74,32 @@ def test_second_thoughts_find_a_likelier_sentence_and_only_such(seed, found):
         torch.testing.assert_close(ears._report(again).states_BTD[0], whole.states_BTD[b, :count], atol=1e-4, rtol=1e-4)
 
 
+def test_an_expected_sentence_is_heard_where_it_is_hardly_less_likely():
+    audio_BN, samples_B = torch.stack([sounds(1.2, seed) for seed in range(4)]), torch.full((4,), 19_200)
+    ears = listener()
+    free = ears.hear(audio_BN, samples_B, hasty=True)
+    memory = ears.encode(audio_BN, samples_B)
+    written = ears._write(memory, samples_B)
+    expected = [[5, 9], [7], [11, 3, 2], [7, 5, 5, 5]]
+
+    def totals(b):  # each sentence on its own
+        one, count = ears.encode(audio_BN[b : b + 1], samples_B[:1]), samples_B[:1]
+        return [ears._teach(one, [ids]).total(0) for ids in expected], ears._write(one, count).total(0)
+
+    for margin in (0.0, 1e4):
+        ears.config = dataclasses.replace(ears.config, expect=margin, expect_pieces=99)
+        heard = ears.hear(audio_BN, samples_B, hasty=True, expected=expected)
+        for b in range(4):
+            found, best = totals(b)
+            likeliest = expected[found.index(max(found))]
+            taken = max(found) > best - margin and written.counts_B[b] > 0
+            want = likeliest if taken else free.ids_BT[b][free.ids_BT[b] >= 0].tolist()
+            assert heard.ids_BT[b][heard.ids_BT[b] >= 0].tolist() == want
+            assert margin < 1e4 or want == likeliest
+    ears.config = dataclasses.replace(ears.config, expect_pieces=int(written.counts_B.min()) - 1)
+    assert torch.equal(ears.hear(audio_BN, samples_B, hasty=True, expected=expected).ids_BT, free.ids_BT)
+
+
 def test_the_language_model_chooses_between_what_sounds_alike_only():
     audio_BN = torch.stack([sounds(1.2, seed) for seed in range(8)])
     samples_B = torch.full((8,), 19_200)

@@ -23,7 +23,7 @@ from duologue.audio.vad import SAMPLE_RATE, VoiceActivity, together
 from duologue.engine.runner import Runner
 from duologue.engine.scheduler import Scheduler, SchedulerConfig
 from duologue.engine.session import Session, SessionConfig, Sink
-from duologue.errors import BusyError, DuologueError, ServerError
+from duologue.errors import BusyError, DuologueError, ServerError, in_a_line, where
 from duologue.streaming.events import Event
 from duologue.streaming.protocol import StreamingModel
 
@@ -71,6 +71,8 @@ class Engine:
         self._lock = threading.Lock()
         self._free = list(reversed(range(slots)))
         self._sessions: dict[int, Session] = {}  # by slot
+        self._names: dict[int, str] = {}  # ... what the log calls them
+        self._trouble: str | None = None  # what the last step failed with
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     # -- for any thread -----------------------------------------------------------------------------------------------
@@ -99,9 +101,11 @@ class Engine:
         """Calls that wait for the engine's thread."""
         return self._inbox.qsize()
 
-    def open(self, sink: Sink, config: SessionConfig | None = None) -> Session:
+    def open(self, sink: Sink, config: SessionConfig | None = None, *, name: str = "") -> Session:
         """Begins a conversation.
 
+        Args:
+            name: what the log calls it; empty: by its slot.
         Raises:
             BusyError: every place is taken.
         """
@@ -111,6 +115,7 @@ class Engine:
                     self.watch.refused()
                 raise BusyError(f"all {self.runner.slots} places are taken; come back when a conversation has ended")
             slot = self._free.pop()
+            self._names[slot] = name or f"slot {slot}"
         session = Session(self, slot, sink, config or SessionConfig())
         if self.watch:
             self.watch.opened()
@@ -138,18 +143,23 @@ class Engine:
             self.watch.event(event)
         try:
             sink(event)
-        except Exception:
-            logger.exception("a session's events cannot be delivered; it is closed")
+        except Exception as error:
+            self._tell(session.slot, "its events cannot be delivered, it is closed", error)
             self.release(session)
 
     def report(self, failed: Mapping[int, Exception]) -> None:
         """Ends the sessions in whose slots the model failed."""
         for slot, error in failed.items():
-            if not isinstance(error, DuologueError):
-                logger.error("the model failed in one conversation", exc_info=error)
+            self._tell(slot, "failed", error)
             if slot in self._sessions:
                 known = isinstance(error, DuologueError)
                 self._sessions[slot].fail(str(error) if known else "the model failed; begin a new conversation")
+
+    def _tell(self, slot: int, what: str, error: Exception) -> None:
+        """One line in the log; how it came to it only where details are logged."""
+        level = logging.WARNING if isinstance(error, DuologueError) else logging.ERROR
+        logger.log(level, "%s: %s: %s", self._names.get(slot, f"slot {slot}"), what, in_a_line(error))
+        logger.debug("%s: %s", self._names.get(slot, f"slot {slot}"), what, exc_info=error)
 
     def step(self) -> bool:
         """Does what is to be done now. Returns whether there was anything."""
@@ -207,6 +217,9 @@ class Engine:
                 busy = self.step()
                 if busy and self.watch:
                     self.watch.step(time.perf_counter() - begin)
-            except Exception:  # a bug; the conversations that can go on do
-                logger.exception("a step of the engine failed")
-                busy = False
+                self._trouble = None
+            except Exception as error:  # a bug; the conversations that can go on do
+                before, self._trouble, busy = self._trouble, where(error), False
+                if self._trouble != before:  # it may come back at every step
+                    logger.error("a step of the engine failed: %s", self._trouble)
+                    logger.debug("a step of the engine failed", exc_info=error)

@@ -7,7 +7,7 @@ conversation that it comes from.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from duologue.errors import in_a_line
 from duologue.streaming.protocol import Chunked, StreamingModel
 
 logger = logging.getLogger(__name__)
@@ -109,13 +110,13 @@ class Runner:
         with torch.inference_mode():
             return self.model.complete(self._state, slot)
 
-    def overhear(self, audio_N: np.ndarray) -> str:
+    def overhear(self, audio_N: np.ndarray, expected: Sequence[str] = ()) -> str:
         """The words in a piece of audio apart from any conversation; none where the model fails."""
         with torch.inference_mode():
             try:
-                return self.model.overhear(torch.from_numpy(audio_N)).strip()
+                return self.model.overhear(torch.from_numpy(audio_N), expected).strip()
             except Exception as error:
-                logger.warning("overhearing failed: %s", error)
+                logger.warning("overhearing failed: %s", in_a_line(error))
                 return ""
 
     def transcript(self, slot: int) -> str:
@@ -137,5 +138,8 @@ class Runner:
             except Exception as error:  # whatever it is, it must not reach the other conversations
                 if len(slots) == 1:
                     return {slots[0]: error}
-                logger.warning("a call for %d conversations failed (%s); each is tried alone", len(slots), error)
-        return {slot: error for one in slots for slot, error in self._each([one], call).items()}
+                together = in_a_line(error)
+        failed = {slot: error for one in slots for slot, error in self._each([one], call).items()}
+        if not failed:  # otherwise they are told of one by one
+            logger.warning("a call for %d conversations failed, for each alone not: %s", len(slots), together)
+        return failed

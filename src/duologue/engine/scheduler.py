@@ -61,7 +61,8 @@ class Plan(Generic[ASession]):
 class SchedulerConfig:
     """Seconds throughout."""
 
-    dry: float = 0.2  # of speech ahead of the listener, below which nothing else is done that can wait
+    dry: float = 0.45  # of speech ahead of the listener, below which nothing else is done that can wait: longer than
+    # the end of a turn takes to be heard
     low: float = 0.6  # below which a session comes first
     high: float = 4.0  # above which it waits, so that an interruption wastes little
     patience: float = 0.25  # that text and ends of turns wait for sessions which come first
@@ -88,5 +89,6 @@ class Scheduler(Generic[ASession]):
             return Plan([], [], [], urgent)
         self._since = None
         if (write or end) and (not urgent or waited > self.config.patience):
-            return Plan(listen, [] if end else write[:1], end, [])
+            near = any(lead < self.config.low for _, lead in leads)  # then only one long piece of work at a time
+            return Plan([] if end and near else listen, [] if end else write[:1], end, [])
         return Plan(listen, [], [], urgent or [session for session, lead in leads if lead < self.config.high])

@@ -34,7 +34,7 @@ from duologue.streaming.events import (
     SpeechStopped,
     Text,
 )
-from duologue.streaming.turns import OverlapConfig, Turn, TurnConfig, TurnDetector, is_backchannel
+from duologue.streaming.turns import EXPECTED, OverlapConfig, Turn, TurnConfig, TurnDetector, is_backchannel
 
 if TYPE_CHECKING:
     from duologue.engine.engine import Engine
@@ -433,11 +433,15 @@ class Session:
     def _overhear(self, overlap: _Overlap, lead: int) -> str:
         """The words, if they ask for something when heard a second time with only `lead` windows before the speech:
         what a listener makes of a hum or a noise is something else every time."""
-        hear, windows = self._engine.runner.overhear, overlap.windows
-        words = hear(np.concatenate(windows))
+        windows = overlap.windows
+
+        def hear(some: list[np.ndarray]) -> str:
+            return self._engine.runner.overhear(np.concatenate(some), EXPECTED)
+
+        words = hear(windows)
         if is_backchannel(words):
             return words
-        again = hear(np.concatenate(windows[max(0, overlap.before - overlap.dropped - lead) :]))
+        again = hear(windows[max(0, overlap.before - overlap.dropped - lead) :])
         return again if is_backchannel(again) else words
 
     def _ended(self, at: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -103,8 +103,12 @@ class StreamingModel(Protocol):
         """After `end_turn`: how complete what was said sounds, 0 to 1; None where the family cannot tell."""
         ...
 
-    def overhear(self, audio_N: Tensor) -> str:
-        """The words in a short piece of audio at input_rate, apart from any conversation."""
+    def overhear(self, audio_N: Tensor, expected: Sequence[str] = ()) -> str:
+        """The words in a short piece of audio at input_rate, apart from any conversation.
+
+        Args:
+            expected: sentences that are likelier than others; a family that cannot weigh them ignores them.
+        """
         ...
 
     def text(self, ids: list[int]) -> str:

@@ -69,6 +69,28 @@ good point|how nice|how interesting|how funny
 """
 PHRASES = _TOGETHER_SIGNS.replace("\n", "").split("|")
 """... and a few words in a row that do so together."""
+_REQUESTS = """
+stop|wait|hold on|hang on|one moment|wait a minute|no|no no|not that|but|actually|hey|hello|excuse me|sorry|pardon|
+what|why|who|when|where|how|which|what is that|what about|can you|could you|tell me|say that again|again|repeat|
+pause|quiet|be quiet|shut up|enough|that is enough|stop it|okay stop|okay wait|listen|help|cancel|never mind|go back|
+next|louder|slower|thank you|thanks
+"""
+
+
+def _as_written(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}.".replace("hat is ", "hat's ")
+
+
+EXPECTED = tuple(
+    dict.fromkeys(
+        [_as_written(words) for words in [*_SIGNS.split(), *PHRASES]]
+        + ["Mm-hmm.", "Uh-huh.", "Oh, okay.", "Oh, wow.", "Oh, yeah.", "Oh, really?", "Yeah, yeah.", "Okay, okay."]
+        + [_as_written(words) for words in _REQUESTS.replace("\n", "").split("|")]
+        + ["Stop!", "Wait!", "No!", "Hey!", "Why?", "What?", "Who?"]
+    )
+)
+"""Short things that people say over an answer: signs of listening, and requests that sound like them. Who listens to
+such may expect them (`StreamingModel.overhear`)."""
 _TOGETHER = re.compile(rf"\b(?:{'|'.join(PHRASES)})\b")
 _GRUNT = re.compile(r"(?:[aeou]*h+[aeoumn]*h*m*|[aeou]?h*m+(?:h+m+)*|(?:tsk|ha|heh))+")  # hmm, ahem, heh, aah, tsk tsk
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from duologue.audio.features import SAMPLE_RATE, log_mel
 from duologue.errors import ConfigError
@@ -27,6 +28,7 @@ from duologue.models.whisper import Whisper, WhisperConfig
 from duologue.nn.attention import Memory
 
 _MARGIN = 1e-3  # by which a second thought must be likelier: more than rounding differs between batches
+_EXPECTED = 24  # most expected sentences that are looked at, those with the likeliest beginnings
 _CHOICES = 4  # most sentences that the language model is asked about
 
 Prefer = Callable[[Sequence[Sequence[Sequence[int]]]], Sequence[Sequence[float]]]
@@ -48,6 +50,8 @@ class ListenerConfig:
     doubt: float = 0.03  # a word with at least this probability is worth a try
     close: float = 1.5  # nats behind the likeliest sentence, within which a language model chooses
     trust: float = 0.2  # weight of the language model's log-probability in that choice
+    expect: float = 3.0  # nats behind what was written, within which a sentence that was expected is taken for it
+    expect_pieces: int = 3  # ... where at most so many word pieces were written
 
     def __post_init__(self):
         if self.whisper.decoder_layers == 0:
@@ -90,6 +94,7 @@ class Listener(nn.Module):
         *,
         hasty: bool = False,
         prefer: Prefer | None = None,
+        expected: Sequence[Sequence[int]] = (),
     ) -> Heard:
         """Hears each row from its beginning; the same words as without a draft, sooner.
 
@@ -97,12 +102,47 @@ class Listener(nn.Module):
             draft_BT: word pieces that an earlier pass wrote, padded with -1.
             hasty: without second thoughts, for what will be heard again.
             prefer: who is asked about sentences that sound nearly alike; None: the sound alone decides.
+            expected: sentences of which one is taken where something as short was written that is hardly likelier.
         """
         memory = self.encode(audio_BN, samples_B)
         written = self._write(memory, samples_B, draft_BT)
+        if expected:
+            written = self._expect(written, memory, samples_B, expected)
         if not hasty and self.config.second_thoughts:
             written = self._reconsider(written, memory, samples_B, prefer)
         return self._report(written)
+
+    def _expect(
+        self, written: _Written, memory: Memory, samples_B: Tensor, expected: Sequence[Sequence[int]]
+    ) -> _Written:
+        """Puts the likeliest of the expected sentences where little was written that is hardly likelier."""
+        opening_BV = self._mask(self.whisper.decoder.logits(written.states_BTD[:, 0])).float().log_softmax(-1)
+        opening_BS = opening_BV[:, [ids[0] for ids in expected]]  # no whole is likelier than its beginning
+        for b, count in enumerate(written.counts_B.tolist()):
+            if not 0 < count <= self.config.expect_pieces:
+                continue
+            least = written.total(b) - self.config.expect
+            best_S, order_S = opening_BS[b].topk(min(_EXPECTED, len(expected)))
+            likely = [expected[i] for i in order_S[best_S > least].tolist()]
+            if likely:
+                rows = torch.full((len(likely),), b, device=opening_BS.device)
+                kept = Memory(memory.k_BLHTD[rows], memory.v_BLHTD[rows], memory.length_B[rows])
+                others = self._teach(kept, likely)
+                best = max(range(len(likely)), key=others.total)
+                written = written.with_row(b, others, best) if others.total(best) > least else written
+        return written
+
+    def _teach(self, memory: Memory, sentences: Sequence[Sequence[int]]) -> _Written:
+        """What the decoder thinks as it is made to write these sentences."""
+        decoder, device = self.whisper.decoder, memory.length_B.device
+        counts_B = torch.tensor([len(ids) for ids in sentences], device=device)
+        ids_BT = pad_sequence([torch.tensor(ids, device=device) for ids in sentences], True, padding_value=-1)
+        prompt = torch.tensor(self.config.prompt, device=device).expand(len(sentences), -1)
+        whole_BT = torch.cat([prompt, ids_BT.clamp(min=0)], dim=1)
+        everyone = torch.ones(len(sentences), dtype=torch.bool, device=device)
+        cache = decoder.init_state(*whole_BT.shape)
+        hidden_BTD = decoder(whole_BT, cache, memory, everyone, prompt.shape[1] + counts_B)
+        return self._judge(ids_BT, counts_B, hidden_BTD[:, prompt.shape[1] - 1 :])
 
     def _write(
         self, memory: Memory, samples_B: Tensor, draft_BT: Tensor | None = None, forced_B: Tensor | None = None

@@ -50,7 +50,15 @@ class Hearing(Protocol):
     drafts: bool  # True: hearing a part of the audio makes hearing the whole cheaper
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
+        self,
+        audio_BN: Tensor,
+        samples_B: Tensor,
+        draft_BT: Tensor,
+        first_B: Tensor,
+        llm: Transformer,
+        *,
+        hasty: bool,
+        expected: Sequence[str] = (),
     ) -> Part:
         """Hears each row's first samples.
 
@@ -59,6 +67,7 @@ class Hearing(Protocol):
             first_B: the turn begins with this audio.
             llm: embeds tokens, and knows which sentence is likelier.
             hasty: it will be heard again with what follows.
+            expected: sentences that are likelier than others; for a listener that writes.
         """
         ...
 
@@ -92,12 +101,25 @@ class RecogniserHearing:
         self.listener, self.adapter, self.tokenizer, self.codec, self.mode = listener, adapter, tokenizer, codec, mode
         self._scale = EmbeddingScale()
         self.speller = Speller(tokenizer, codec, vocab_size=listener.config.end + 1)
+        self._pieces = functools.lru_cache(maxsize=1024)(
+            lambda sentence: tokenizer.encode(" " + sentence, add_special_tokens=False).ids
+        )
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
+        self,
+        audio_BN: Tensor,
+        samples_B: Tensor,
+        draft_BT: Tensor,
+        first_B: Tensor,
+        llm: Transformer,
+        *,
+        hasty: bool,
+        expected: Sequence[str] = (),
     ) -> Part:
         prefer = functools.partial(self._opinion, llm) if self.mode == "states" else None
-        heard = self.listener.hear(audio_BN, samples_B, draft_BT, hasty=hasty, prefer=prefer)
+        heard = self.listener.hear(
+            audio_BN, samples_B, draft_BT, hasty=hasty, prefer=prefer, expected=[self._pieces(s) for s in expected]
+        )
         spelt = self.speller(heard, first_B)
         if self.mode == "states":
             embeddings_BTD = self.adapter(spelt, llm.embedding, scale=self._scale(llm.embedding))
@@ -153,7 +175,15 @@ class CtcHearing:
         self._scale = EmbeddingScale()
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
+        self,
+        audio_BN: Tensor,
+        samples_B: Tensor,
+        draft_BT: Tensor,
+        first_B: Tensor,
+        llm: Transformer,
+        *,
+        hasty: bool,
+        expected: Sequence[str] = (),
     ) -> Part:
         heard = self.listener.hear(audio_BN, samples_B, llm.embedding)
         if not bool(first_B.all()):
@@ -207,7 +237,15 @@ class StackingHearing:
         self.encoder, self.adapter, self.pad_samples = encoder, adapter, pad_samples
 
     def hear(
-        self, audio_BN: Tensor, samples_B: Tensor, draft_BT: Tensor, first_B: Tensor, llm: Transformer, *, hasty: bool
+        self,
+        audio_BN: Tensor,
+        samples_B: Tensor,
+        draft_BT: Tensor,
+        first_B: Tensor,
+        llm: Transformer,
+        *,
+        hasty: bool,
+        expected: Sequence[str] = (),
     ) -> Part:
         live_B = samples_B > 0
         if self.pad_samples is not None:
@@ -290,12 +328,12 @@ class Ear:
         self._keep_draft(state, part)
         return part
 
-    def overhear(self, audio_N: Tensor, llm: Transformer) -> str:
-        """The words in a piece of audio that belongs to no turn."""
+    def overhear(self, audio_N: Tensor, llm: Transformer, expected: Sequence[str] = ()) -> str:
+        """The words in a piece of audio that belongs to no turn; see `Hearing.hear`."""
         state, live_B = self.init_state(1), torch.tensor([True])
         state.audio_BN[0, : len(audio_N)] = audio_N[: self.capacity]
         state.samples_B[0] = min(len(audio_N), self.capacity)
-        self._keep_draft(state, self._hear(state, live_B, state.samples_B, llm, hasty=True))
+        self._keep_draft(state, self._hear(state, live_B, state.samples_B, llm, expected, hasty=True))
         return self.text(state, 0)
 
     def text(self, state: EarState, slot: int) -> str:
@@ -304,7 +342,14 @@ class Ear:
         return self.hearing.text([piece - 1 for piece in pieces if piece > 0])
 
     def _hear(
-        self, state: EarState, live_B: Tensor, samples_B: Tensor, llm: Transformer, *, hasty: bool = False
+        self,
+        state: EarState,
+        live_B: Tensor,
+        samples_B: Tensor,
+        llm: Transformer,
+        expected: Sequence[str] = (),
+        *,
+        hasty: bool = False,
     ) -> Part:
         """Hears the first samples of live slots. Others, and those that are silent, come back with nothing."""
         loud_B = state.audio_BN.abs().amax(1) > QUIET
@@ -325,6 +370,7 @@ class Ear:
             state.written_B[rows] == 0,
             llm,
             hasty=hasty,
+            expected=expected,
         )
         embeddings = part.embeddings_BTD.new_zeros(slots, *part.embeddings_BTD.shape[1:])
         embeddings[rows] = part.embeddings_BTD

@@ -289,9 +289,9 @@ class LlamaOmni:
         """See `streaming.protocol.StreamingModel.complete`."""
         return float(state.complete_B[slot]) if self.turn_head is not None else None
 
-    def overhear(self, audio_N: Tensor) -> str:
+    def overhear(self, audio_N: Tensor, expected: Sequence[str] = ()) -> str:
         """See `streaming.protocol.StreamingModel.overhear`."""
-        return self.ear.overhear(audio_N, self.llm)
+        return self.ear.overhear(audio_N, self.llm, expected)
 
     def text(self, ids: list[int]) -> str:
         """The text of answer tokens; a character that is not whole yet is left out."""
