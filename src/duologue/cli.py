@@ -241,6 +241,50 @@ def synthesise(
     _say(f"{summary.turns} turns in {summary.folder}; see its data card")
 
 
+@data_app.command("dialogue")
+def make_dialogues(
+    texts: Annotated[
+        Path,
+        typer.Argument(metavar="TEXTS", help="A recipe (FILE.py or FILE.py:FUNCTION), or a JSONL file (see below)."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The data's folder.")],
+    settings: SettingOption = None,
+    stereo: Annotated[
+        bool, typer.Option("--stereo", help="Write moshi-finetune's layout too: stereo WAV, alignments, lists.")
+    ] = False,
+) -> None:
+    """Make conversations of two channels, for a full-duplex model; run again, it goes on where it was.
+
+    A JSONL file holds dialogues, one a line, as {"turns": [["user", "Hello."], ["assistant", "Hi."]]} or as chat
+    messages; or it is a list of moshi-finetune's layout ({"path": ..., "duration": ...}), which is read as it is.
+
+    \b
+    duologue data dialogue recipes/data_duplex.py --out data_out/duplex
+    duologue data dialogue talks.jsonl --out data_out/talks --stereo --set conversations=500
+    duologue data dialogue talks.jsonl -o data_out/calm --set timing.interruption_chance=0 --set seed=2
+    duologue data dialogue calls/train.jsonl --out data_out/calls
+    """
+    from duologue import config
+
+    dialogue = _backend("duologue.data.dialogue")
+    if texts.suffix == ".jsonl" and dialogue.is_stereo_list(texts):
+        if settings or stereo:
+            _fail(f"{texts}: these conversations are read as they are; --set and --stereo do not apply")
+        summary = dialogue.import_stereo(texts, out)
+    else:
+        if texts.suffix == ".jsonl":
+            source = dialogue.DialogueSource(path=str(texts), name=texts.stem, licence="as its owner says")
+            made = dialogue.DialogueConfig(name=texts.stem, sources=(source,))
+        else:
+            file, _, function = str(texts).partition(":")
+            function = function or Path(file).stem.removeprefix("data_")
+            made = _backend("duologue.train.stages").find(f"{file}:{function}")()
+        made = config.override(made, settings or [])
+        summary = dialogue.make_dialogues(made, out, stereo=stereo)
+    page = _backend("duologue.eval.dialogue_page").write_dialogue_page(out)
+    _say(f"{summary.conversations} conversations, {summary.hours:.2f} hours in {summary.folder}; report: {page}")
+
+
 @app.command("bench", help="Measure latency, speed and memory, and write a report.")
 @app.command("eval", help="Measure a model against what it must reach, and write a report.")
 def measure(

@@ -90,13 +90,20 @@ def write_shard(path: Path, rows: Sequence[Turn], *, metadata: Mapping[str, str]
     Raises:
         DataError: it cannot be written.
     """
-    pa = arrow()
-    table = pa.table({name: [getattr(row, name) for row in rows] for name in COLUMNS}, schema=schema())
-    table = table.replace_schema_metadata(dict(sorted((metadata or {}).items())))
+    table = arrow().table({name: [getattr(row, name) for row in rows] for name in COLUMNS}, schema=schema())
+    write_table(path, table.replace_schema_metadata(dict(sorted((metadata or {}).items()))))
+
+
+def write_table(path: Path, table: Any) -> None:
+    """Writes an Arrow table as a shard, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        pa.parquet.write_table(table, unfinished, compression="zstd", row_group_size=64)
+        arrow().parquet.write_table(table, unfinished, compression="zstd", row_group_size=64)
         os.replace(unfinished, path)
     except OSError as error:
         raise DataError(
@@ -113,22 +120,31 @@ def read_shard(path: Path, *, columns: Sequence[str] | None = None) -> list[Turn
     Raises:
         DataError: missing, damaged, or not a manifest.
     """
-    pa = arrow()
     wanted = None if columns is None else sorted({"id", *columns}, key=COLUMNS.index)
-    try:
-        table = pa.parquet.ParquetFile(path).read(columns=wanted)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such shard") from error
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path}: not a readable Parquet shard ({error}); delete it and run the recipe again"
-        ) from error
+    table = read_table(path, columns=wanted)
     unknown, lacking = set(table.column_names) - set(COLUMNS), set(wanted or COLUMNS) - set(table.column_names)
     if unknown or lacking:
         raise DataError(
             f"{path}: not a manifest of dialogue turns (unknown columns {sorted(unknown)}, without {sorted(lacking)})"
         )
     return [Turn(**row) for row in table.to_pylist()]
+
+
+def read_table(path: Path, *, columns: Sequence[str] | None = None) -> Any:
+    """A shard as an Arrow table, of whatever manifest; columns that it does not have are left out.
+
+    Raises:
+        DataError: missing or damaged.
+    """
+    pa = arrow()
+    try:
+        return pa.parquet.ParquetFile(path).read(columns=columns)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such shard") from error
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path}: not a readable Parquet shard ({error}); delete it and run the recipe again"
+        ) from error
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -216,21 +232,30 @@ class DataCard:
 def write_card(folder: Path, card: DataCard) -> Path:
     """Writes README.md into a data folder, whole or not at all."""
     lines = [f"# Data: {card.name}", ""]
-    lines += _table(("split", "turns", "question hours", "answer hours"), _splits(card))
-    lines += ["## Sources", "", *_table(("source", "licence", "turns"), card.sources)]
-    lines += ["## Voices", "", *_table(("voice", "licence", "turns"), card.voices)]
+    lines += markdown_table(("split", "turns", "question hours", "answer hours"), _splits(card))
+    lines += ["## Sources", "", *markdown_table(("source", "licence", "turns"), card.sources)]
+    lines += ["## Voices", "", *markdown_table(("voice", "licence", "turns"), card.voices)]
     drops = [(step, reason, count, f"{share:.1%}") for step, reason, count, share in card.drops]
-    lines += ["## Left out", "", *_table(("step", "why", "turns", "of the step's input"), drops)]
-    lines += ["## Measures", "", *_table(("measure", "value"), card.measures.items())]
-    lines += ["## How it was made", "", *_table(("what", "value"), card.facts.items())]
+    lines += ["## Left out", "", *markdown_table(("step", "why", "turns", "of the step's input"), drops)]
+    lines += ["## Measures", "", *markdown_table(("measure", "value"), card.measures.items())]
+    lines += ["## How it was made", "", *markdown_table(("what", "value"), card.facts.items())]
     lines += ["The recipe, resolved, is in config.json. The same recipe and versions give the same bytes.", ""]
-    path = folder / "README.md"
-    unfinished = folder / f".README.{os.getpid()}"
+    return write_text(folder / "README.md", "\n".join(lines))
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Writes a text file, whole or not at all.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text("\n".join(lines), encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, path)
     except OSError as error:
-        raise DataError(f"{path}: cannot write the data card ({error.strerror or error})") from error
+        raise DataError(f"{path}: cannot be written ({error.strerror or error}); free some space and go on") from error
     return path
 
 
@@ -238,6 +263,7 @@ def _splits(card: DataCard) -> list[tuple[str, int, str, str]]:
     return [(name, turns, f"{asked:.2f}", f"{told:.2f}") for name, (turns, asked, told) in card.splits.items()]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    """Lines of a table, and an empty one."""
     body = ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows]
     return ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head), *body, ""] if body else ["none", ""]

@@ -20,6 +20,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from duologue.data.teacher import EARLY_STEPS, FRAMES_PER_STEP, HOP, SAMPLE_RATE, network_with_durations
+from duologue.data.word_times import Word, counted_words, hibari_spelling
 from duologue.errors import ConfigError, DataError
 
 Array = np.ndarray
@@ -108,22 +110,39 @@ class HibariSpeaker:
             raise ConfigError(f"Voice {self.name}: hibari speaks 'us' or 'gb', got {voice.voice!r}")
 
     def speak(self, text: str, seed: int) -> Array:
+        return np.concatenate([audio for _, _, audio in self._sentences(text, seed)])
+
+    def speak_words(self, text: str, seed: int) -> tuple[Array, list[Word]]:
+        """As `speak`, the same samples, and when each word is said: from the durations inside the network."""
+        pieces, begin, said = [], 0.0, self._sentences(text, seed, timed=True)
+        for symbols, steps_S, audio in said:
+            starts = (np.cumsum(steps_S)[:-1] * FRAMES_PER_STEP - EARLY_STEPS * FRAMES_PER_STEP) * HOP / SAMPLE_RATE
+            pieces.append((symbols, starts, begin))
+            begin += len(audio) / self.sample_rate
+        words = counted_words(hibari_spelling(_synthesiser(british=self.voice.voice == "gb"), text), pieces)
+        return np.concatenate([audio for _, _, audio in said]), words
+
+    def _sentences(self, text: str, seed: int, *, timed: bool = False) -> list[tuple[str, Array, Array]]:
+        """Of each sentence: its symbols, the steps of each with a pad at both ends (if timed), and its sound."""
         hibari, rng = _synthesiser(british=self.voice.voice == "gb"), np.random.default_rng(seed)
         speed, pitch, formant, intonation = (
             drawn(limits, rng)
             for limits in (self.voice.speed, self.voice.pitch, self.voice.formant, self.voice.intonation)
         )
+        network = _timed_network() if timed else hibari.sess
         pieces = []
         for phonemes in hibari.phonemize(text):
             ids = np.asarray([hibari.ids(phonemes)], np.int64)
             if ids.shape[1] < 3:
                 continue
-            found = hibari.sess.run(None, {"ids": ids, "speed": np.asarray([np.clip(speed, 0.5, 2)], np.float32)})
+            found = network.run(None, {"ids": ids, "speed": np.asarray([np.clip(speed, 0.5, 2)], np.float32)})
             parts = [part[0] for part in found[:6]]
-            pieces.append(_bent(parts, pitch=pitch, formant=formant, intonation=intonation, rng=rng))
+            audio = _bent(parts, pitch=pitch, formant=formant, intonation=intonation, rng=rng)
+            steps_S = np.rint(found[6].reshape(-1)).astype(np.int64) if timed else np.zeros(0, np.int64)
+            pieces.append(("".join(symbol for symbol in phonemes if symbol in hibari.vocab), steps_S, audio))
         if not pieces:
             raise DataError(f"{self.name} finds nothing to say in {text[:60]!r}: give it words")
-        return np.concatenate(pieces)
+        return pieces
 
 
 @functools.lru_cache(maxsize=2)
@@ -135,6 +154,12 @@ def _synthesiser(*, british: bool) -> Any:
     except ImportError as error:
         raise ConfigError(f"hibari-tts is missing ({error}): pip install duologue[train]") from error
     return Hibari(g2p=G2P(british=british))
+
+
+@functools.lru_cache(maxsize=1)
+def _timed_network() -> Any:
+    """The network of all hibari voices, with the durations of its symbols laid open."""
+    return network_with_durations(_synthesiser(british=False).model_path)
 
 
 def _bent(parts: list[Array], *, pitch: float, formant: float, intonation: float, rng: np.random.Generator) -> Array:

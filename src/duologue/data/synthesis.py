@@ -84,11 +84,11 @@ def synthesise(
     """
     out = Path(out)
     steps = [(name, find_step(name)) for name in config.steps]
-    _claim(config, out)
+    claim(config, out)
     tools = tools or Tools(config, text_model=text_model)
     folders = [out / "steps" / f"{number:02d}_{name.replace(':', '.')}" for number, name in enumerate(config.steps)]
     folders = [out / "steps" / "plan", *folders[:-1], out / SHARDS]
-    with _reporting(progress) as report:
+    with reporting(progress) as report:
         first = _first_unfinished(folders)
         for number in range(first, len(folders)):
             _free(folders[: max(0, number - 1)], config)
@@ -103,8 +103,8 @@ def synthesise(
     return Summary(out, sum(1 for _ in read_rows(out, columns=("split",))), dropped)
 
 
-def _claim(config: SynthesisConfig, out: Path) -> None:
-    """Notes the recipe in the folder; refuses a folder of another recipe."""
+def claim(config: Any, out: Path) -> None:
+    """Notes a recipe, a config with `workers`, in its folder; refuses a folder of another recipe."""
     path, mine = out / "config.json", to_dict(replace(config, workers=1))
     try:
         if not path.exists():
@@ -276,7 +276,7 @@ def _run_in_processes(tasks: list[Task], config: SynthesisConfig) -> Iterator[No
         pool.shutdown(cancel_futures=True)
 
 
-class _reporting:
+class reporting:
     """A bar on the terminal, the caller's own function, or nothing."""
 
     def __init__(self, progress: bool | Progress):

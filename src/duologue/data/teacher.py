@@ -72,20 +72,12 @@ class HibariTeacher:
 
     def __init__(self, *, voice: str = "heart", inventory: UnitInventory | None = None):
         try:
-            import onnxruntime
             from hibari import Hibari
         except ImportError as error:
             raise DataError(f"the teacher needs hibari-tts ({error}): pip install duologue[train]") from error
         self.inventory = inventory or mini_units()
         self._text = Hibari(voice=voice)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        network = with_output(Path(self._text.model_path).read_bytes(), DURATIONS)
-        try:
-            self._network = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises classes of its own that it does not export
-            raise DataError(f"hibari-tts 0.2.1 expected: its network has no tensor {DURATIONS} ({error})") from error
+        self._network = network_with_durations(self._text.model_path)
 
     def sentences(self, text: str) -> list[str]:
         """Phonetic symbols of each sentence, only those that have a unit."""
@@ -191,6 +183,26 @@ def unit_prosody(frames_U: NDArray[np.int64], f0_F: Floats, amplitude_F: Floats)
     log_f0_U = total(log_f0_F) / np.maximum(total(voiced_F.astype(np.float64)), 1)
     energy_U = np.where(frames_U > 0, total(log_amplitude_F) / np.maximum(frames_U, 1), np.log(QUIET))
     return np.stack([np.log(np.maximum(frames_U, 0.5)), log_f0_U, energy_U], axis=1).astype(np.float32)
+
+
+def network_with_durations(path: str) -> Any:
+    """hibari-tts's network as an onnxruntime session; its seventh output is the steps of each symbol and of both pads.
+
+    Raises:
+        DataError: onnxruntime is missing, or this is a version whose network is not the expected one.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DataError(f"hibari-tts needs onnxruntime ({error}): pip install duologue[train]") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    network = with_output(Path(path).read_bytes(), DURATIONS)
+    try:
+        return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own that it does not export
+        raise DataError(f"hibari-tts 0.2.1 expected: its network has no tensor {DURATIONS} ({error})") from error
 
 
 def with_output(model: bytes, tensor: str) -> bytes:

@@ -179,7 +179,12 @@ def plots(entries: Sequence[Entry]) -> dict[str, str]:
     return found
 
 
-def _figure(columns: int = 1) -> tuple[Any, Any]:
+def new_figure(columns: int = 1) -> tuple[Any, Any]:
+    """A matplotlib figure and its axes, side by side.
+
+    Raises:
+        DataError: matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_svg import FigureCanvasSVG
         from matplotlib.figure import Figure
@@ -190,7 +195,8 @@ def _figure(columns: int = 1) -> tuple[Any, Any]:
     return figure, figure.subplots(1, columns, squeeze=False)[0]
 
 
-def _svg(figure: Any) -> str:
+def as_svg(figure: Any) -> str:
+    """A figure as an SVG element."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     text = file.getvalue()
@@ -198,7 +204,7 @@ def _svg(figure: Any) -> str:
 
 
 def _plot_sweep(table: Sequence[Mapping[str, Any]]) -> str:
-    figure, (left, right) = _figure(2)
+    figure, (left, right) = new_figure(2)
     names = [str(row["omega"]) for row in table]
     for axis, key, label, scale in ((left, "answer_wer", "ASR-WER, %", 100), (right, "dnsmos", "DNSMOS OVRL", 1)):
         times = [row["first_audio_ms"] for row in table]
@@ -210,11 +216,11 @@ def _plot_sweep(table: Sequence[Mapping[str, Any]]) -> str:
         axis.set_xlabel("first sound, ms (p50)")
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _plot_cascade(rows: Sequence[Mapping[str, Any]]) -> str:
-    figure, (axis,) = _figure()
+    figure, (axis,) = new_figure()
     left = 0.0
     for key, label, colour in (
         ("recognise_ms", "recognition", "#b5651d"),
@@ -228,18 +234,18 @@ def _plot_cascade(rows: Sequence[Mapping[str, Any]]) -> str:
     axis.barh(["this model"], [own], color="#2f6f9f", label="all of it")
     axis.set_xlabel("ms after the question's end (medians)")
     axis.legend(fontsize=7)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 def _plot_groups(groups: Mapping[str, Mapping[str, float]]) -> str:
-    figure, (axis,) = _figure()
+    figure, (axis,) = new_figure()
     place = np.arange(len(groups))
     axis.bar(place - 0.2, [100 * each["wer"] for each in groups.values()], 0.4, label="this model", color="#2f6f9f")
     axis.bar(place + 0.2, [100 * each["judge_wer"] for each in groups.values()], 0.4, label="judge", color="#b8c4cc")
     axis.set_xticks(place, list(groups), fontsize=8)
     axis.set_ylabel("WER, %")
     axis.legend(fontsize=8)
-    return _svg(figure)
+    return as_svg(figure)
 
 
 STYLE = """
@@ -256,13 +262,7 @@ svg{max-width:100%;height:auto;background:#fff}code{font-size:13px}audio{height:
 def _page(
     entries: Sequence[Entry], *, title: str, machine: Mapping[str, str], plots: Mapping[str, str], out: Path
 ) -> str:
-    def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
-        body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-    parts = [f"<h1>{html.escape(title)}</h1>"]
-    parts.append(table(HEADER, [_cells(line, entry.found["count"]) for entry in entries for line in entry.lines]))
+    parts = [html_table(HEADER, [_cells(line, entry.found["count"]) for entry in entries for line in entry.lines])]
     for entry in entries:
         if "error" in entry.found:
             reason = html.escape(str(entry.found["error"]))
@@ -270,22 +270,34 @@ def _page(
     for name, svg in plots.items():
         parts.append(f"<h2>{html.escape(name)}</h2>{svg}")
     for name, header, rows in tables(entries):
-        parts.append(f"<h2>{html.escape(name)}</h2>{table(header, rows)}")
+        parts.append(f"<h2>{html.escape(name)}</h2>{html_table(header, rows)}")
     if samples := _samples(out):
         parts.append("<h2>Answers to listen to</h2>" + "".join(samples))
     rows = [[key, value] for key, value in machine.items()]
-    parts.append("<h2>Measured on</h2>" + table(("what", ""), rows))
+    parts.append("<h2>Measured on</h2>" + html_table(("what", ""), rows))
     loads = [
         [e.task.name, *(str(e.found.get(key, "")) for key in ("date", "seconds", "load_average"))] for e in entries
     ]
-    parts.append(table(("task", "when", "seconds", "load average after it"), loads))
+    parts.append(html_table(("task", "when", "seconds", "load average after it"), loads))
     parts.append("<p>All raw numbers: <a href='raw.json'>raw.json</a>.</p>")
+    return html_page(title, parts)
+
+
+def html_page(title: str, parts: Sequence[str]) -> str:
+    """A page that needs nothing else, from pieces of its body."""
     return (
         f"<!doctype html><html lang='en'><head><meta charset='utf-8'><title>{html.escape(title)}</title>"
         f"<meta name='viewport' content='width=device-width'><style>{STYLE}</style></head><body>"
-        + "\n".join(parts)
+        + "\n".join([f"<h1>{html.escape(title)}</h1>", *parts])
         + "</body></html>\n"
     )
+
+
+def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of plain text."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _cell(text: str) -> str:

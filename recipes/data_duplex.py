@@ -1,0 +1,47 @@
+"""Conversations of two channels for a full-duplex model: the project's own questions and answers, many people asking.
+
+duologue data dialogue recipes/data_duplex.py --out data_out/duplex
+duologue data dialogue recipes/data_duplex.py:small --out data_out/duplex-small   # minutes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from duologue.data.dialogue import DialogueConfig, DialogueSource
+from duologue.data.speakers import Voice, default_voices
+from duologue.eval.voices import is_reserved
+
+OWN = Path(__file__).parent / "data"
+DEV = ("hibari-child-us",)  # asks in dev and test, and nobody else does
+
+
+def _own(name: str) -> DialogueSource:
+    path = str(OWN / f"{name.replace('-', '_')}.jsonl")
+    return DialogueSource(path=path, name=name, kind="pairs", licence="Apache-2.0 (this project)")
+
+
+def voices() -> tuple[Voice, ...]:
+    """Those voices that the tests do not keep for themselves."""
+    free = [voice for voice in default_voices() if not is_reserved(voice)]
+    return tuple(
+        dataclasses.replace(voice, splits=("dev", "test") if voice.name in DEV else ("train",)) for voice in free
+    )
+
+
+def duplex() -> DialogueConfig:
+    """About ten hours."""
+    return DialogueConfig(
+        name="duplex",
+        seed=1,
+        sources=(_own("spoken-qa"), _own("spoken-templates"), _own("about-mini")),
+        conversations=1000,
+        voices=voices(),
+        workers=2,
+    )
+
+
+def small() -> DialogueConfig:
+    """Each of the hand-written questions once."""
+    return dataclasses.replace(duplex(), name="duplex-small", sources=(_own("spoken-qa"),), conversations=0)
