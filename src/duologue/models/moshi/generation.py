@@ -1,0 +1,228 @@
+"""Moshi, one frame at a time, for many conversations: hears a frame of codes, thinks a piece of text, says a frame.
+
+A frame's codebooks are said at different steps (`MoshiConfig.delays`), so that the step which completes it comes
+`max_delay` steps after its text was drawn.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from duologue.errors import ConfigError, ShapeError
+from duologue.models.moshi.config import UNGENERATED, MoshiConfig
+from duologue.models.moshi.model import MoshiModel
+from duologue.nn.ring import RingCache
+from duologue.nn.sampling import draw, penalise, uniform
+from duologue.streaming.state import State
+
+REMEMBERED = 64  # text tokens that the repetition penalty can look back at
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a conversation draws its tokens. Defaults: those of Moshi's server."""
+
+    text_temperature: float = 0.7  # 0: the best token
+    text_top_k: int = 25  # 0: all tokens
+    temperature: float = 0.8
+    top_k: int = 250
+    repetition_penalty: float = 1.0  # of text; 1: none
+    repetition_context: int = 64  # text tokens, paddings not counted
+
+    def __post_init__(self):
+        if min(self.text_temperature, self.temperature, self.text_top_k, self.top_k) < 0:
+            raise ConfigError(f"Sampling: temperatures and top-k must not be negative, got {self}")
+        if self.repetition_penalty <= 0 or not 0 <= self.repetition_context <= REMEMBERED:
+            raise ConfigError(
+                f"Sampling: need repetition_penalty above 0 and repetition_context up to {REMEMBERED}, got {self}"
+            )
+
+    def numbers(self) -> list[float]:
+        return [float(getattr(self, field.name)) for field in fields(self)]
+
+
+GREEDY = Sampling(text_temperature=0.0, temperature=0.0)
+
+
+@dataclass
+class MoshiState(State):
+    cache: RingCache  # of the temporal transformer; its offset_B counts the steps
+    codes_BKC: Tensor  # column c % C of the delayed streams, for the last C steps
+    forced_BKC: Tensor  # bool: that own token was given, not drawn
+    chosen_B: Tensor  # bool: the slot has a sampling of its own
+    sampling_BS: Tensor  # the numbers of its `Sampling`
+    seed_B: Tensor
+    recent_BN: Tensor  # the last text tokens but for paddings, plus 1; the newest last
+
+
+class MoshiGenerator:
+    """The step by step use of a `MoshiModel`. Holds no weights and no state of its own."""
+
+    def __init__(self, model: MoshiModel, sampling: Sampling | None = None):
+        """
+        Args:
+            sampling: for slots that choose none.
+        """
+        self.model, self.config = model, model.config
+        self.sampling = Sampling() if sampling is None else sampling
+
+    def init_state(self, slots: int) -> MoshiState:
+        c, cache = self.config, self.model.transformer.init_state(slots)
+        ids = torch.zeros(slots, 1 + c.codebooks, c.max_delay + 2, dtype=torch.int64, device=cache.offset_B.device)
+        own = ids[:, : 1 + c.own_codebooks]
+        return MoshiState(
+            cache=cache,
+            codes_BKC=ids,
+            forced_BKC=torch.zeros_like(own, dtype=torch.bool),
+            chosen_B=torch.zeros_like(ids[:, 0, 0], dtype=torch.bool),
+            sampling_BS=torch.zeros(slots, len(self.sampling.numbers()), device=ids.device),
+            seed_B=torch.zeros_like(ids[:, 0, 0]),
+            recent_BN=ids.new_zeros(slots, REMEMBERED),
+        )
+
+    def choose(self, state: MoshiState, slot: int, *, sampling: Sampling | None = None, seed: int = 0) -> None:
+        """How one slot draws until it is reset."""
+        state.seed_B[slot] = seed
+        state.chosen_B[slot] = sampling is not None
+        numbers = (sampling or self.sampling).numbers()
+        state.sampling_BS[slot] = torch.tensor(numbers, device=state.sampling_BS.device)
+
+    def step(self, state: MoshiState, heard_BK: Tensor, live_B: Tensor, *, forced_BK: Tensor | None = None) -> Tensor:
+        """Hears the next frame of every live slot, and thinks and says one.
+
+        Args:
+            heard_BK: codes of the other side; ZERO where there are none.
+            forced_BK: [B, 1 + own_codebooks] a frame that is said instead of being drawn, text first, UNGENERATED where
+                it is to be drawn: text and voice prompts, a text that is to be read.
+        Returns:
+            The text and the codes of the frame that is complete now, [B, 1 + own_codebooks]; UNGENERATED in slots where
+            none is: the first `max_delay` steps, and slots that are not live.
+        Raises:
+            ShapeError: another number of codes.
+        """
+        c, own = self.config, 1 + self.config.own_codebooks
+        for name, codes_BK, count in (("heard", heard_BK, c.heard_codebooks), ("forced", forced_BK, own)):
+            if codes_BK is not None and codes_BK.shape != (len(live_B), count):
+                raise ShapeError(f"Moshi: need {name} codes [{len(live_B)}, {count}], got {tuple(codes_BK.shape)}")
+        out_BK = heard_BK.new_full((len(live_B), own), UNGENERATED)
+        rows_R = live_B.nonzero()[:, 0]
+        if not len(rows_R):
+            return out_BK
+        offset_R, device = state.cache.offset_B[rows_R], heard_BK.device
+        delay_K = torch.tensor(c.delays, device=device)
+        codes_RKC, forced_RKC = state.codes_BKC[rows_R], state.forced_BKC[rows_R]
+        place_RK = offset_R[:, None] + delay_K  # where a frame that comes now goes
+        _put(codes_RKC[:, own:], place_RK[:, own:], heard_BK[rows_R])
+        if forced_BK is not None:
+            coming_RK = forced_BK[rows_R]
+            _put(codes_RKC[:, :own], place_RK[:, :own] + 1, coming_RK)
+            _put(forced_RKC, place_RK[:, :own] + 1, coming_RK != UNGENERATED)
+
+        begun_RK = offset_R[:, None] > delay_K
+        input_RK = torch.where(begun_RK, _get(codes_RKC, offset_R[:, None]), self.model.initial(device))
+        z_RD = self._think(input_RK, state, live_B, rows_R)
+        next_R1 = offset_R[:, None] + 1
+        given_RK = torch.where(_get(forced_RKC, next_R1), _get(codes_RKC[:, :own], next_R1), UNGENERATED)
+        said_RK = self._say(z_RD, given_RK, _Draws(self.sampling, state, rows_R, offset_R, c))
+        self._remember(state, rows_R, said_RK[:, 0])
+
+        _put(codes_RKC[:, :own], next_R1, said_RK)
+        _put(forced_RKC, next_R1, torch.zeros_like(said_RK, dtype=torch.bool))
+        state.codes_BKC[rows_R], state.forced_BKC[rows_R] = codes_RKC, forced_RKC
+        whole_RK = _get(codes_RKC[:, :own], next_R1 - c.max_delay + delay_K[:own])
+        out_BK[rows_R] = torch.where(offset_R[:, None] >= c.max_delay, whole_RK, UNGENERATED)
+        return out_BK
+
+    def _think(self, input_RK: Tensor, state: MoshiState, live_B: Tensor, rows_R: Tensor) -> Tensor:
+        """The temporal transformer's output, [R, D]."""
+        x_RD = self.model.embed(input_RK)
+        if len(rows_R) == len(live_B):
+            return self.model.norm(self.model.transformer(x_RD[:, None], state.cache, live_B)[:, 0])
+        x_BD = x_RD.new_zeros(len(live_B), x_RD.shape[1]).index_copy_(0, rows_R, x_RD)
+        return self.model.norm(self.model.transformer(x_BD[:, None], state.cache, live_B)[rows_R, 0])
+
+    def _say(self, z_RD: Tensor, given_RK: Tensor, draws: _Draws) -> Tensor:
+        """The next tokens of the own streams, [R, 1 + own_codebooks]: what is given, the rest drawn."""
+        forced_RK = given_RK != UNGENERATED
+        some = bool(forced_RK.any())
+
+        def choose(stream: int, scores_RV: Tensor) -> Tensor:
+            drawn_R = draws.take(stream, scores_RV)
+            return torch.where(forced_RK[:, stream], given_RK[:, stream], drawn_R) if some else drawn_R
+
+        text_R = choose(0, self.model.text_head(z_RD))
+        own = self.config.own_codebooks
+        if self.model.depth is None or not own:
+            return text_R[:, None]
+        if some and bool(forced_RK[:, 1:].all()):
+            return torch.cat([text_R[:, None], given_RK[:, 1:]], 1)
+        codes_RK = self.model.depth.generate(z_RD, text_R, own, lambda step, scores: choose(1 + step, scores))
+        return torch.cat([text_R[:, None], codes_RK], 1)
+
+    def _remember(self, state: MoshiState, rows_R: Tensor, text_R: Tensor) -> None:
+        c = self.config
+        word_R = (text_R >= 0) & (text_R != c.padding_id) & (text_R != c.end_padding_id)
+        slots_W = rows_R[word_R]
+        if len(slots_W):
+            state.recent_BN[slots_W] = torch.cat([state.recent_BN[slots_W, 1:], text_R[word_R][:, None] + 1], 1)
+
+
+class _Draws:
+    """How the rows of one step draw: their settings and random numbers, worked out once."""
+
+    def __init__(self, default: Sampling, state: MoshiState, rows_R: Tensor, offset_R: Tensor, config: MoshiConfig):
+        own_RS = state.sampling_BS[rows_R]
+        chosen_RS = torch.where(state.chosen_B[rows_R][:, None], own_RS, own_RS.new_tensor(default.numbers()))
+        text_temperature_R, text_top_k_R, temperature_R, top_k_R, self.penalty_R, context_R = chosen_RS.unbind(1)
+        self.recent_RN: Tensor | None = None
+        if (self.penalty_R != 1).any():
+            age_N = torch.arange(REMEMBERED, 0, -1, device=rows_R.device)
+            self.recent_RN = torch.where(age_N <= context_R[:, None], state.recent_BN[rows_R] - 1, -1)
+        seed_R, texts, audios = state.seed_B[rows_R], config.text_outputs, config.codebook_size
+        place_R = offset_R * (texts + config.own_codebooks * audios)  # every number that a step may need has its place
+        self.text = _Kind(text_temperature_R, text_top_k_R, seed_R, place_R, tokens=texts, streams=1)
+        self.audio = _Kind(temperature_R, top_k_R, seed_R, place_R + texts, tokens=audios, streams=config.own_codebooks)
+
+    def take(self, stream: int, scores_RV: Tensor) -> Tensor:
+        """One token for each row, [R]. Stream 0 is the text."""
+        if stream:
+            return self.audio.take(stream - 1, scores_RV)
+        if self.recent_RN is not None:
+            scores_RV = penalise(scores_RV, self.recent_RN, self.penalty_R)
+        return self.text.take(0, scores_RV)
+
+
+class _Kind:
+    """Text, or the codebooks."""
+
+    def __init__(
+        self, temperature_R: Tensor, top_k_R: Tensor, seed_R: Tensor, place_R: Tensor, *, tokens: int, streams: int
+    ):
+        self.greedy = not streams or not bool((temperature_R > 0).any())
+        if self.greedy:
+            return
+        self.temperature_R, self.top_k_R = temperature_R, torch.where(top_k_R < 1, tokens, top_k_R)
+        count = min(int(self.top_k_R.max()), tokens)
+        stream_K1 = torch.arange(0, streams * tokens, tokens, device=seed_R.device)[:, None]
+        place_KN = stream_K1 + torch.arange(count, device=seed_R.device)
+        self.noise_RKN = uniform(seed_R, place_R[:, None] + place_KN.flatten()).unflatten(1, (streams, count))
+
+    def take(self, stream: int, scores_RV: Tensor) -> Tensor:
+        if self.greedy:
+            return scores_RV.argmax(1)
+        noise_RN = self.noise_RKN[:, stream]
+        return draw(scores_RV, temperature_R=self.temperature_R, top_k_R=self.top_k_R, noise_RN=noise_RN)
+
+
+def _put(columns_RKC: Tensor, column_RK: Tensor, values_RK: Tensor) -> None:
+    """Writes one column of each stream, in place; the columns are a ring."""
+    columns_RKC.scatter_(2, (column_RK % columns_RKC.shape[2]).expand_as(values_RK)[..., None], values_RK[..., None])
+
+
+def _get(columns_RKC: Tensor, column_RK: Tensor) -> Tensor:
+    """Reads one column of each stream."""
+    column_RK = (column_RK % columns_RKC.shape[2]).expand(columns_RKC.shape[:2])
+    return columns_RKC.gather(2, column_RK[..., None])[..., 0]

@@ -1,0 +1,101 @@
+"""Moshi's language model: many streams of tokens in, the next tokens of its own streams out.
+
+Source: Defossez et al. 2024, arXiv:2410.00037.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from duologue.errors import ShapeError
+from duologue.models.moshi.config import ZERO, MoshiConfig
+from duologue.models.moshi.depth import DepthTransformer
+from duologue.models.moshi.embeddings import SummedEmbedding, TokenEmbedding
+from duologue.nn.ring import RingCache
+from duologue.nn.window_transformer import WindowTransformer, make_norm
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of known tokens, each at its token's place; where `mask` is False they mean nothing."""
+
+    text_BTV: Tensor
+    text_mask_BT: Tensor
+    audio_BKTV: Tensor  # of the codebooks that the depth transformer can say
+    audio_mask_BKT: Tensor
+
+
+class MoshiModel(nn.Module):
+    """The weights, and one call over whole conversations. `generation.MoshiGenerator` is the step by step use."""
+
+    def __init__(self, config: MoshiConfig):
+        super().__init__()
+        c, t = config, config.temporal
+        self.config = config
+        self.text_embedding = TokenEmbedding(c.text_vocab + 1, t.dim, second_stream=c.second_text_stream)
+        self.audio_embedding = SummedEmbedding(c.codebooks, c.codebook_size + 1, t.dim)
+        self.transformer = WindowTransformer(t)
+        self.norm = make_norm(t.norm, t.dim, t.norm_eps)
+        self.text_head = nn.Linear(t.dim, c.text_outputs, bias=c.head_bias)
+        self.extra_heads = nn.ModuleList(nn.Linear(t.dim, c.extra_head_dim, bias=False) for _ in range(c.extra_heads))
+        self.depth = None if c.depth is None else DepthTransformer(c)
+
+    def initial(self, device: torch.device) -> Tensor:
+        """What each stream holds before its first token, [K]."""
+        c = self.config
+        return torch.tensor([c.text_vocab] + [c.codebook_size] * c.codebooks, device=device)
+
+    def embed(self, codes_BTK: Tensor) -> Tensor:
+        """The sum of all streams at each step, [B, T, D]."""
+        return self.text_embedding(codes_BTK[..., 0]) + self.audio_embedding(codes_BTK[..., 1:])
+
+    def hidden(self, codes_BTK: Tensor, state: RingCache, live_B: Tensor) -> Tensor:
+        """The temporal transformer's output after the next steps of tokens, delays applied, [B, T, D]."""
+        return self.norm(self.transformer(self.embed(codes_BTK), state, live_B))
+
+    def delayed(self, codes_BKT: Tensor) -> Tensor:
+        """Moves every stream back by its delay, with its initial token before, and one more in front, [B, T + 1, K]."""
+        B, _, T = codes_BKT.shape
+        out_BTK = self.initial(codes_BKT.device).repeat(B, T + 1, 1)
+        for stream, delay in enumerate(self.config.delays):
+            out_BTK[:, 1 + delay :, stream] = codes_BKT[:, stream, : max(T - delay, 0)]
+        return out_BTK
+
+    def forward(self, codes_BKT: Tensor) -> Scores:
+        """Scores of all tokens of conversations that are known.
+
+        Args:
+            codes_BKT: text, own and heard streams, not delayed; ZERO where there is nothing.
+        Raises:
+            ShapeError: another number of streams.
+        """
+        c, (B, streams, T) = self.config, codes_BKT.shape
+        if streams != 1 + c.codebooks:
+            raise ShapeError(f"MoshiModel: need {1 + c.codebooks} streams, text first, got {streams}")
+        delayed_BTK = self.delayed(codes_BKT)
+        state = self.transformer.init_state(B, steps=T)
+        z_BTD = self.hidden(delayed_BTK[:, :-1], state, torch.ones(B, dtype=torch.bool, device=codes_BKT.device))
+        text_BTV, text_mask_BT = self._undelayed(self.text_head(z_BTD), codes_BKT, 0)
+        audio_BTKV = self.score_frames(z_BTD, delayed_BTK[:, 1:])
+        placed = [self._undelayed(audio_BTKV[:, :, k], codes_BKT, 1 + k) for k in range(c.depth_steps)]
+        if not placed:
+            return Scores(text_BTV, text_mask_BT, audio_BTKV.transpose(1, 2), text_mask_BT[:, None][:, :0])
+        return Scores(text_BTV, text_mask_BT, *(torch.stack(each, 1) for each in zip(*placed, strict=True)))
+
+    def score_frames(self, z_BTD: Tensor, tokens_BTK: Tensor) -> Tensor:
+        """The depth transformer's scores of the tokens that follow each step, delays applied, [B, T, steps, V]."""
+        B, T, _ = z_BTD.shape
+        if self.depth is None:
+            return z_BTD.new_zeros(B, T, 0, self.config.codebook_size)
+        tokens_NS = tokens_BTK[:, :, : self.config.depth_steps].flatten(0, 1)
+        return self.depth(z_BTD.flatten(0, 1), tokens_NS).unflatten(0, (B, T))
+
+    def _undelayed(self, scores_BTV: Tensor, codes_BKT: Tensor, stream: int) -> tuple[Tensor, Tensor]:
+        """Takes a stream's delay back, and says where there are scores of a token."""
+        delay, known_BT = self.config.delays[stream], codes_BKT[:, stream] != ZERO
+        scores_BTV = torch.cat([scores_BTV[:, delay:], scores_BTV.new_zeros(scores_BTV[:, :delay].shape)], 1)
+        known_BT[:, max(known_BT.shape[1] - delay, 0) :] = False
+        return scores_BTV, known_BT
