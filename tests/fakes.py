@@ -162,6 +162,85 @@ class EchoModel:
             tensor[live_B] = 0
 
 
+@dataclass
+class DuplexState(State):
+    """ticks: heard so far, loud: those with sound, last: the peak of the last one, read: words that were written."""
+
+    ticks_B: Tensor
+    loud_B: Tensor
+    last_B: Tensor
+    read_B: Tensor
+    forced_BT: Tensor  # bytes that are to be said next
+    forced_at_B: Tensor  # how many of them were
+
+
+class DuplexEcho:
+    """A duplex StreamingModel: a tone at every tick, as loud as what was heard in it; a letter of the alphabet with
+    every loud tick, or two of what it is to say. It writes down how much it heard, a word a loud tick."""
+
+    def __init__(self, *, input_rate: int = OUTPUT_RATE, says: bool = True):
+        self.spec = StreamSpec(input_rate=input_rate, output_rate=OUTPUT_RATE, duplex=True)
+        self.vocoder, self.says = Tone(), says
+        self.told: list[tuple[str, str]] = []  # what tests look at
+        self.batches: list[int] = []  # conversations in each tick
+
+    def init_state(self, slots: int) -> DuplexState:
+        ticks, loud, read, at = (torch.zeros(slots, dtype=torch.long) for _ in range(4))
+        return DuplexState(ticks, loud, torch.zeros(slots), read, torch.zeros(slots, 400, dtype=torch.long), at)
+
+    def write(self, state: DuplexState, slot: int, role: str, text: str) -> Iterator[None]:
+        if role == "system" and int(state.ticks_B[slot]):
+            raise PartError("write: instructions come before the first tick")
+        self.told.append((role, text))
+        for _ in text.split():
+            state.read_B[slot] += 1
+            yield
+
+    def say(self, state: DuplexState, slot: int, text: str) -> None:
+        if not self.says:
+            raise PartError("say: this model says nothing that it has not thought of")
+        left = state.forced_BT[slot, int(state.forced_at_B[slot]) :]
+        together = [*left[left > 0].tolist(), *text.encode(), ord(" ")]
+        state.forced_BT[slot] = 0
+        state.forced_at_B[slot] = 0
+        state.forced_BT[slot, : len(together)] = torch.tensor(together)
+
+    def listen(self, state: DuplexState, audio_BN: Tensor, live_B: Tensor) -> None:
+        assert audio_BN.shape[1] == self.spec.input_samples
+        peak_B = audio_BN.abs().amax(1)
+        state.ticks_B += live_B.long()
+        state.loud_B += ((peak_B > 0.01) & live_B).long()
+        state.last_B[live_B] = peak_B[live_B]
+        self.batches.append(int(live_B.sum()))
+
+    def speak(self, state: DuplexState, live_B: Tensor) -> Frame:
+        slots, full = len(live_B), self.spec.output_samples
+        ids_BT = torch.full((slots, 2), -1)
+        for slot in live_B.nonzero()[:, 0].tolist():
+            left = state.forced_BT[slot, int(state.forced_at_B[slot]) :][:2]  # of what it is to say
+            left = left[left > 0]
+            if len(left):
+                ids_BT[slot, : len(left)] = left
+                state.forced_at_B[slot] += len(left)
+            elif float(state.last_B[slot]) > 0.01:
+                ids_BT[slot, 0] = ord("a") + (int(state.loud_B[slot]) - 1) % 26
+        return Frame(
+            audio_BN=state.last_B[:, None] / 0.3 * self.vocoder(0, full),
+            samples_B=torch.full((slots,), full),
+            ids_BT=ids_BT,
+            done_B=torch.zeros(slots, dtype=torch.bool),
+        )
+
+    def heard(self, state: DuplexState, slot: int) -> str:
+        return " ".join(str(number + 1) for number in range(int(state.loud_B[slot])))
+
+    def overhear(self, audio_N: Tensor, expected: Sequence[str] = ()) -> str:
+        return ""
+
+    def text(self, ids: list[int]) -> str:
+        return bytes(ids).decode("utf-8", errors="ignore")
+
+
 class EchoFamily:
     """The entry of the echo in a table of families."""
 

@@ -16,19 +16,28 @@ from duologue.engine import Engine
 from duologue.pipeline import Pipeline
 from duologue.server.app import ServeConfig, Server, bind
 from duologue.server.security import Keys
-from duologue.server.upgrades import Http
+from duologue.server.upgrades import Http, WebSocket
 
 
 @contextlib.contextmanager
-def served(model=None, *, keys: Sequence[str] = (), **config) -> Iterator[tuple[str, Server]]:
-    """Gives its address, host and port, and the server."""
+def served(model=None, *, keys: Sequence[str] = (), ping: float = 20.0, **config) -> Iterator[tuple[str, Server]]:
+    """Gives its address, host and port, and the server. `ping`: seconds after which who does not answer is dropped."""
     allowed = ServeConfig(**{"echo": False, **config})  # one pure tone is much like another's echo
     server = Server(Pipeline(model or EchoModel(), name="echo"), config=allowed, keys=Keys(keys))
     server.engine = Engine(
         server.pipeline.model, slots=server.config.max_sessions, voice=Loudness(), watch=server.metrics
     )
     with bind("127.0.0.1", 0) as listener:
-        settings = uvicorn.Config(server.app(), http=Http, log_level="warning", timeout_graceful_shutdown=1)
+        settings = uvicorn.Config(
+            server.app(),
+            http=Http,
+            ws=WebSocket,
+            ws_max_size=21 * 2**20,
+            log_level="warning",
+            timeout_graceful_shutdown=1,
+            ws_ping_interval=ping,
+            ws_ping_timeout=ping,
+        )
         running = uvicorn.Server(settings)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -83,6 +83,8 @@ def make_context(folder, **changes):
     (data / "heldout_questions.jsonl").write_text("\n".join(lines))
     book = [{"question": "How?", "answers": ["a tone"]}, {"question": "Who?", "answers": ["nobody at all"]}]
     (data / "closed_book.jsonl").write_text("\n".join(json.dumps(row) for row in book))
+    told = {"told": "I am a bird.", "question": "What am I?", "answers": ["a tone"], "split": "test"}
+    (data / "told_facts.jsonl").write_text(json.dumps(told))
     loaded = []
 
     def load(settings):

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import torch
 from eval.helpers import make_context
 
 from duologue.errors import ConfigError, DataError
@@ -73,6 +74,26 @@ def test_the_report_stands_alone(tmp_path, both):
     assert "| the measure first | ≤ 5.0 % | ≤ 2.0 % | 3.0 % | 2.0 % to 4.0 % | 5 | met |" in table
     raw = json.loads((page.parent / "raw.json").read_text())
     assert raw["tasks"]["first"]["details"] == {"rows": [1]} and raw["machine"]["processor"]
+
+
+@pytest.mark.parametrize(
+    "name,more,title",
+    [
+        ("mini", {}, "duologue eval mini"),
+        ("bench", {}, "duologue bench"),
+        ("serve", {"only": ["second"]}, "duologue bench serve --only second"),
+        ("serve", {"settings": ["omega=4"], "quick": True}, "duologue bench serve --set omega=4 --quick"),
+    ],
+)
+def test_a_report_is_titled_by_the_command_that_makes_it(tmp_path, monkeypatch, both, name, more, title):
+    monkeypatch.setattr(runner, "EVALUATIONS", dict.fromkeys(("mini", "bench", "serve"), both[1]))
+    page = runner.run(name, out=tmp_path, threads=torch.get_num_threads(), **more)
+    assert f"<title>{title}</title>" in page.read_text() and f"<h1>{title}</h1>" in page.read_text()
+    assert (tmp_path / "report.md").read_text().startswith(f"# {title}\n")
+
+
+def test_a_title_names_another_model_but_not_where_it_lies():
+    assert runner.command("serve", model="/home/me/my models/tiny", only=None) == "duologue bench serve --model tiny"
 
 
 def test_the_whole_evaluation_of_the_echo_fits_into_one_report(tmp_path):

@@ -17,7 +17,7 @@ import soundfile
 from fakes import ANSWER, EchoConfig, EchoModel, tone
 from serving import all_free, served
 
-from duologue.server.http_api import sentences
+from duologue.server.http_api import HttpLimits, sentences
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,12 @@ BAD = [
     ("audio/speech", {"input": "x" * 5_000}, "1 to 4096 characters"),
     ("audio/speech", {"input": "x", "response_format": "aac"}, "response_format: need one of"),
     ("audio/speech", {"input": "x", "speed": 2}, "speed 1 only"),
+    ("audio/speech", {"input": "x", "response_format": []}, "response_format: need one of"),
+    ("audio/speech", {"input": "x", "response_format": {}}, "response_format: need one of"),
     ("audio/speech", [], "not a JSON object"),
+    ("chat/completions", {"messages": USER, "modalities": [[]]}, "modalities"),
+    ("chat/completions", {"messages": USER, "modalities": ["text", "audio"], "audio": 5}, "audio: need an object"),
+    ("chat/completions", {"messages": USER, "modalities": ["text", "audio"], "audio": {"format": []}}, "audio.format"),
     ("chat/completions", {"messages": []}, "1 to 64 messages"),
     ("chat/completions", {"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
     ("chat/completions", {"messages": [{"role": "assistant", "content": "x"}]}, "last one must be the user's"),
@@ -140,6 +145,8 @@ def test_broken_json_and_large_bodies_are_refused(server):
         raw.sendall(f"POST /v1/audio/speech HTTP/1.1\r\nHost: {server[0]}\r\nContent-Length: {10**12}\r\n\r\n".encode())
         raw.shutdown(socket.SHUT_WR)
         assert b"a request may have" in b"".join(iter(lambda: raw.recv(10_000), b""))
+    for text in (b'{"input": "\\ud800"}', b'{"input": "x", "speed": NaN}', b'{"input": "x", "x": 1e999}', b"\xff"):
+        assert "not JSON" in httpx.post(f"http://{server[0]}/v1/audio/speech", content=text).json()["error"]["message"]
     form = httpx.post(f"http://{server[0]}/v1/audio/transcriptions", files={"file": b"not audio"})
     assert form.status_code == 400 and "cannot be read" in form.text
 
@@ -191,3 +198,44 @@ def test_long_texts_are_said_sentence_by_sentence():
     assert pieces[:2] == ["One sentence.", "Another one!"] and max(map(len, pieces)) <= 120
     assert " ".join(pieces).split() == text.split()
     assert sentences("x" * 500, longest=100) == ["x" * 100] * 5
+
+
+FORM = "multipart/form-data; boundary=x"
+PART = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "message"),
+    [
+        ("multipart/form-data", b"--x--", "boundary"),
+        (FORM, b"nonsense", "Invalid multipart"),
+        (
+            FORM,
+            PART % (b"file", b'; filename="a"', b"a") + PART % (b"b", b'; filename="b"', b"b") + b"--x--",
+            "Too many files",
+        ),
+        (f"{FORM}; charset=rot13", PART % (b"model", b"", b"mini") + b"--x--", "file: need the audio"),
+        ("text/plain", b"x", "file: need the audio"),
+    ],
+)
+def test_forms_that_are_none_are_refused(server, kind, body, message):
+    url = f"http://{server[0]}/v1/audio/transcriptions"
+    found = httpx.post(url, content=body, headers={"content-type": kind})
+    assert found.status_code == 400 and message in found.json()["error"]["message"]
+
+
+def test_a_form_without_a_length_is_cut_off_where_it_becomes_too_large():
+    def body():
+        yield PART % (b"file", b'; filename="a"', b"")
+        for _ in range(100):
+            yield bytes(10_000)
+
+    with served(http=HttpLimits(body=100_000)) as (address, server):
+        found = httpx.post(f"http://{address}/v1/audio/transcriptions", content=body(), headers={"content-type": FORM})
+        assert found.status_code == 400 and "100000 bytes" in found.json()["error"]["message"] and all_free(server)
+
+
+def test_what_there_is_not_is_said_as_clients_read_it(server):
+    for method, path, status in (("GET", "/v1/x", 404), ("PUT", "/v1/audio/speech", 405)):
+        found = httpx.request(method, f"http://{server[0]}{path}")
+        assert found.status_code == status and found.json()["error"]["type"] == "invalid_request_error"

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from fakes import ANSWER, EchoConfig, EchoModel, tone
+from fakes import ANSWER, DuplexEcho, EchoConfig, EchoModel, tone
 from moshi_server import LONG, all_free, loud_seconds, served, silence
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
@@ -178,6 +178,24 @@ def test_text_prompt_is_read_as_instructions():
             assert Reading.read == [("system", "Be brief.")]
         with Client(address, f"?text_prompt={'x' * 101}") as client:
             assert client.until_closed() == 1008 and "at most 100 characters, got 101" in client.error
+        assert all_free(engine)
+
+
+def test_a_duplex_family_hears_and_speaks_all_the_time():
+    with served(model := DuplexEcho()) as (address, engine):
+        with Client(address, f"?text_prompt={quote('Be brief.')}") as client:
+            client.hear(0.4)
+            for _ in range(40):  # as a microphone does
+                client.say(tone(0.04, rate=24_000))
+                client.hear(0.04)
+            client.until_sound()
+            client.until_silence()
+            assert 0.8 < loud_seconds(client.audio) < 2.2 and client.text.startswith("abcdefgh")
+            assert model.told == [("system", "Be brief.")]
+            for control in (0, 1, 2, 3, 0):  # there are no turns to end
+                client.socket.send(bytes([3, control]))
+            client.hear(0.4)
+            assert client.error == ""
         assert all_free(engine)
 
 

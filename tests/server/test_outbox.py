@@ -84,3 +84,13 @@ def test_pieces_give_the_whole(size):
     outbox = box(*(Audio(piece) for piece in np.array_split(samples, 7)))
     pieces = [outbox.take(size)[1] for _ in range(0, len(samples) - size + 1, size)]
     assert np.array_equal(np.concatenate(pieces), samples[: len(samples) // size * size])
+
+
+def test_a_stream_that_fell_behind_catches_up_and_keeps_its_words():
+    outbox = Outbox(24_000, 24_000, most=10)
+    for word in ("one", "two", "three"):
+        outbox.add(Text(word))
+        outbox.add(Audio(np.full(12_000, 0.5, np.float32)))
+    assert outbox.catch_up(most=2.0, keep=0.5) == [] and outbox.waiting == 36_000
+    assert outbox.catch_up(most=1.0, keep=0.6) == ["one", "two"] and outbox.waiting == 14_400
+    assert outbox.take(14_400)[0] == ["three"]

@@ -89,8 +89,14 @@ def test_moshis_clients_name_their_key_in_the_address_and_nobody_else_does():
 
 @pytest.mark.parametrize(
     "headers",
-    [{"origin": "https://evil.example"}, {"host": "evil.example"}, {"origin": "null"}],
-    ids=["another site", "a rebound name", "no site"],
+    [
+        {"origin": "https://evil.example"},
+        {"host": "evil.example"},
+        {"origin": "null"},
+        {"host": "["},
+        {"origin": "http://["},
+    ],
+    ids=["another site", "a rebound name", "no site", "no name", "no address"],
 )
 def test_pages_of_other_sites_may_not_use_the_server(headers):
     with served() as (address, server):

@@ -16,7 +16,8 @@ from websockets.sync.client import connect
 
 from duologue.audio import io
 from duologue.audio.opus import OpusWriter
-from duologue.server.witness import Several, where
+from duologue.errors import where
+from duologue.server.witness import Several
 
 
 class Noisy(EchoModel):
@@ -69,6 +70,31 @@ def test_what_is_said_goes_to_the_log_only_where_that_is_asked_for(caplog, wante
     assert any(re.match(rf"{name[-8:]}: answered, first sound after \d+ ms", line) for line in lines)
     assert any(re.match(rf"{name[-8:]}: over after \d+ s, 1 answers", line) for line in lines)
     assert sum(bool(re.fullmatch(r"[0-9a-f]{8}: begins \((moshi|http)\)", line)) for line in lines) == 2
+
+
+def test_a_conversation_that_fails_is_one_line_over_every_protocol(caplog):
+    class Forgetful(EchoModel):
+        def end_turn(self, state, live_B):
+            raise KeyError("xylophone")
+
+    with served(Forgetful()) as (address, _):
+        with connect(f"ws://{address}/v1/realtime", proxy=None, open_timeout=60) as line:
+            name = json.loads(line.recv(timeout=60))["session"]["id"][-8:]
+            line.send(json.dumps({"type": "conversation.item.create", "item": message("marmalade")}))
+            line.send(json.dumps({"type": "response.create"}))
+            while json.loads(line.recv(timeout=60))["type"] != "error":
+                pass
+        with connect(f"ws://{address}/api/chat", proxy=None, open_timeout=60) as line:
+            writer = OpusWriter(24_000)
+            line.send(b"\x01" + writer.push(tone(0.3, rate=24_000)))
+            line.send(b"\x03\x01")
+            while line.recv(timeout=60)[:1] != b"\x05":
+                pass
+        chat = {"messages": [{"role": "user", "content": "marmalade"}]}
+        number = httpx.post(f"http://{address}/v1/chat/completions", json=chat).headers["x-request-id"]
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 3 and all(re.match("[0-9a-f]{8}: failed: KeyError at ", line) for line in lines), lines
+    assert [line[:8] for line in (lines[0], lines[2])] == [name, number[-8:]]
 
 
 def test_an_error_is_told_without_what_it_holds(caplog):

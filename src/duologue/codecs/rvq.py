@@ -2,7 +2,8 @@
 
 Every codebook is what an exponential moving average made of it: a vector is the sum of what was assigned to it over how
 often it was used. Training moves these averages (no gradient does), begins a codebook with k-means and revives codes
-that nothing is assigned to; eval mode never changes them.
+that nothing is assigned to; eval mode never changes them. Where several processes train together, each learns from the
+batches of all: all of them must call a quantiser in training mode equally often.
 
 Sources: residual quantisation, k-means and revival as in SoundStream (Zeghidour et al. 2021, arXiv:2107.03312); the
 split and quantising half of the batch as in Mimi (Defossez et al. 2024, arXiv:2410.00037, section 3.3).
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.errors import ConfigError, ShapeError
+from duologue.nn.workers import from_first, summed
 
 FLOOR = 1e-5  # least usage that a sum is divided by
 
@@ -46,6 +48,7 @@ class Quantized:
     """What training gets."""
 
     x_BTD: Tensor  # quantised where the batch row was chosen; gradients pass straight through
+    semantic_BTD: Tensor  # the semantic part's share of it
     codes_BKT: Tensor
     commitment: Tensor  # mean squared distance of what each codebook was given to what it gave, to be made small
     revived: int  # codes that began anew in this step
@@ -88,16 +91,16 @@ class Codebook(nn.Module):
         unused_V = self.usage < self.revive_below * mean
         count = int(unused_V.sum())
         if count:
-            self.total[unused_V] = _draw(x_ND, count) * mean
+            self.total[unused_V] = from_first(_draw(x_ND, count)) * mean
             self.usage[unused_V] = mean
         hits_V = torch.bincount(codes_N, minlength=len(self.usage)).to(self.usage)
-        self.usage.lerp_(hits_V, 1 - self.decay)
-        self.total.lerp_(torch.zeros_like(self.total).index_add_(0, codes_N, x_ND), 1 - self.decay)
+        self.usage.lerp_(summed(hits_V), 1 - self.decay)
+        self.total.lerp_(summed(torch.zeros_like(self.total).index_add_(0, codes_N, x_ND)), 1 - self.decay)
         return count
 
     @torch.no_grad()
     def begin(self, x_ND: Tensor, rounds: int = 50) -> None:
-        """Sets the vectors by k-means over a batch."""
+        """Sets the vectors by k-means over a batch, of several processes that of the first."""
         size = len(self.usage)
         means_VD = _draw(x_ND, size)
         for _ in range(rounds):
@@ -105,9 +108,9 @@ class Codebook(nn.Module):
             hits_V = torch.bincount(nearest_N, minlength=size)
             sums_VD = torch.zeros_like(means_VD).index_add_(0, nearest_N, x_ND)
             means_VD = torch.where(hits_V[:, None] > 0, sums_VD / hits_V.clamp(min=1)[:, None], _draw(x_ND, size))
-        hits_V = hits_V.clamp(min=1)
+        hits_V = from_first(hits_V.clamp(min=1))
         self.usage.copy_(hits_V)
-        self.total.copy_(means_VD * hits_V[:, None])
+        self.total.copy_(from_first(means_VD) * hits_V[:, None])
         self.initialized.fill_(1)
 
 
@@ -167,7 +170,8 @@ class ResidualQuantizer(nn.Module):
         through_ND = x_ND - rest_ND.detach()  # the sum of what was given; gradients as if it were x
         shape = (*x_BTD.shape[:2], -1)
         y_BTD = torch.where(quantized_B[:, None, None], through_ND.view(shape), x_ND.view(shape))
-        return Quantized(self.output(y_BTD), torch.stack(codes, dim=1), commitment, revived)
+        y_BTD = self.output(y_BTD)
+        return Quantized(y_BTD, y_BTD, torch.stack(codes, dim=1), commitment, revived)
 
 
 class SplitQuantizer(nn.Module):
@@ -222,6 +226,7 @@ class SplitQuantizer(nn.Module):
             parts.append(self.acoustic(x_BTD, acoustic, quantized_B))
         return Quantized(
             x_BTD=torch.stack([part.x_BTD for part in parts]).sum(0),
+            semantic_BTD=parts[0].x_BTD,
             codes_BKT=torch.cat([part.codes_BKT for part in parts], dim=1),
             commitment=torch.stack([part.commitment for part in parts]).sum() / num_codebooks,
             revived=sum(part.revived for part in parts),

@@ -5,7 +5,8 @@ session = engine.open(sink)          # any thread; BusyError where every place i
 session.listen(samples)              # ... and events come to `sink`
 
 Every step hears one tick of every session that has one, then either ends turns or speaks, for all sessions that need it
-in one batched call. What the sessions do lies in `session`, who comes first in `scheduler`.
+in one batched call. A duplex family hears and speaks on the clock, one tick for all its sessions (`duplex`). What the
+sessions do lies in `session`, who comes first in `scheduler`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 import torch
 
 from duologue.audio.vad import SAMPLE_RATE, VoiceActivity, together
+from duologue.engine.duplex import TickClock
 from duologue.engine.runner import Runner
 from duologue.engine.scheduler import Scheduler, SchedulerConfig
 from duologue.engine.session import Session, SessionConfig, Sink
@@ -29,6 +31,7 @@ from duologue.streaming.protocol import StreamingModel
 
 logger = logging.getLogger(__name__)
 
+_IDLE = 0.05  # seconds between two looks where there is nothing to do
 _WINDOWS = 32  # of each session that are looked at in one step: a second
 
 
@@ -39,6 +42,7 @@ class Watch(Protocol):
     def opened(self) -> None: ...
     def refused(self) -> None: ...
     def underrun(self) -> None: ...
+    def missed(self, sessions: int) -> None: ...
     def event(self, event: Event) -> None: ...
 
 
@@ -49,7 +53,7 @@ class Engine:
         slots: most conversations at once.
         clock: seconds, ever growing.
     Raises:
-        ServerError: the model hears at another rate than the voice detector.
+        ServerError: a turn family hears at another rate than the voice detector.
     """
 
     def __init__(
@@ -62,8 +66,10 @@ class Engine:
         watch: Watch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
-        if model.spec.input_rate != SAMPLE_RATE:
+        if model.spec.input_rate != SAMPLE_RATE and not model.spec.duplex:
             raise ServerError(f"engine: need a model that hears at {SAMPLE_RATE} Hz, got {model.spec.input_rate} Hz")
+        self.tick_due = False  # whether the present step is a tick of the sessions on the clock
+        self._clock = TickClock(model.spec.tick)
         self.runner, self.voice, self.now = Runner(model, slots), voice or VoiceActivity.load(), clock
         self.watch = watch
         self._scheduler: Scheduler[Session] = Scheduler(scheduler)
@@ -164,6 +170,7 @@ class Engine:
     def step(self) -> bool:
         """Does what is to be done now. Returns whether there was anything."""
         waiting = self._find_turns()
+        self._look_at_clock()
         plan = self._scheduler.plan(self._sessions.values(), self.now())
         if plan.listen:
             ticks = {session.slot: session.next_tick() for session in plan.listen}
@@ -177,7 +184,25 @@ class Engine:
         if speak:
             spoken, failed = self.runner.speak([session.slot for session in speak])
             self._done(speak, failed, lambda session: session.spoke(spoken[session.slot]))
+        if self.tick_due:
+            self._end_tick(plan.listen)
         return waiting or not plan.empty
+
+    def _look_at_clock(self) -> None:
+        if not any(session.on_clock for session in self._sessions.values()):
+            self._clock.rest()
+            self.tick_due = False
+        else:
+            self.tick_due = self._clock.due(self.now())
+
+    def _end_tick(self, heard: list[Session]) -> None:
+        missed, lost = self._clock.done(self.now())
+        ticked = {session.slot for session in heard}
+        if missed and ticked and self.watch:
+            self.watch.missed(len(ticked))
+        for session in self._sessions.values():
+            if session.on_clock and (lost or session.slot not in ticked):
+                session.skip(lost + (session.slot not in ticked))
 
     def _done(self, sessions: list[Session], failed: dict[int, Exception], then: Callable[[Session], None]) -> None:
         self.report(failed)
@@ -211,7 +236,7 @@ class Engine:
 
     def _run(self) -> None:
         busy = False
-        while self._take_posts(wait=None if busy else 0.05):
+        while self._take_posts(wait=None if busy else min(_IDLE, self._clock.wait(self.now()))):
             try:
                 begin = time.perf_counter()
                 busy = self.step()

@@ -49,9 +49,10 @@ class Runner:
 
     def listen(self, ticks: Mapping[int, np.ndarray]) -> dict[int, Exception]:
         """Hears one tick in some slots. Gives the errors of those that failed, like every method below."""
-        audio_BN = torch.zeros(self.slots, self.spec.input_samples)
+        samples_BN = np.zeros((self.slots, self.spec.input_samples), np.float32)
         for slot, tick in ticks.items():
-            audio_BN[slot] = torch.from_numpy(np.array(tick, np.float32))
+            samples_BN[slot] = tick
+        audio_BN = torch.from_numpy(samples_BN)
         return self._each(ticks, lambda live_B: self.model.listen(self._state, audio_BN, live_B))
 
     def write(self, slot: int, work: Iterator[None]) -> tuple[bool, dict[int, Exception]]:
@@ -97,10 +98,11 @@ class Runner:
 
         def step(live_B: Tensor) -> None:
             frame = self.model.speak(self._state, live_B)
+            audio_BN, samples_B = frame.audio_BN.float().cpu().numpy(), frame.samples_B.tolist()  # all at once: on a
+            ids_BT, done_B = frame.ids_BT.tolist(), frame.done_B.tolist()  # device every look costs a wait
             for slot in live_B.nonzero()[:, 0].tolist():
-                samples = frame.audio_BN[slot, : int(frame.samples_B[slot])].float().numpy().copy()
-                ids = [token for token in frame.ids_BT[slot].tolist() if token >= 0]
-                found[slot] = Spoken(samples, ids, bool(frame.done_B[slot]))
+                ids = [token for token in ids_BT[slot] if token >= 0]
+                found[slot] = Spoken(audio_BN[slot, : samples_B[slot]].copy(), ids, done_B[slot])
 
         failed = self._each(slots, step)
         return found, failed

@@ -16,17 +16,20 @@ import numpy as np
 
 from duologue.audio.frames import Framer
 from duologue.audio.vad import SAMPLE_RATE, WINDOW, VadState
+from duologue.engine.duplex import Intake
 from duologue.engine.loudspeaker import Loudspeaker
 from duologue.engine.runner import Spoken
-from duologue.errors import BusyError
+from duologue.errors import BusyError, PartError
 from duologue.streaming.events import (
     Audio,
     Clock,
+    Declined,
     Done,
     Event,
     Failed,
     Heard,
     Interrupted,
+    Late,
     Metrics,
     Paused,
     Resumed,
@@ -56,7 +59,10 @@ class SessionConfig:
     interrupts: bool = True  # whether speech over an answer cuts it short, where turns are found
     overlap: OverlapConfig | None = None  # how it is found out what speech over an answer means; None: it interrupts
     echo: bool = False  # whether the answer is taken out of what the microphone hears, where turns are found
-    paced: bool = True  # the answer is listened to as it comes; False: it is wanted as fast as can be
+    paced: bool = True  # the answer is listened to as it comes; False: it is wanted as fast as can be. A duplex
+    # family's ticks are on the clock where it is paced, with silence where no audio came; else they wait for audio
+    late: float = 0.24  # seconds of audio that may wait where it came too late for its tick; duplex families only
+    ahead: bool = True  # audio may come before its time and waits; False: what waits is late, as from a microphone
     longest_question: float = 60.0  # seconds after which a turn ends by itself
     longest_answer: float = 300.0  # seconds of speech
     backlog: float = 30.0  # seconds of audio that may wait to be heard
@@ -67,6 +73,9 @@ _BACKGROUND = (
     2.0  # seconds of lead that stand for an answer which nobody is waiting to hear: never urgent, never enough
 )
 _PREPARED = 0.5  # seconds of speech that are made of an answer while the user may yet go on
+
+
+_MOST_IDS, _KEPT_IDS = 64, 16  # ids of a text without an end that are written out together, and that are kept
 
 
 class _Phase(Enum):
@@ -117,6 +126,9 @@ class Session:
         self._clock: Clock | None = None
         echoes = config.echo and config.paced and not spec.duplex
         self._loudspeaker = Loudspeaker(spec.output_rate) if echoes else None
+        most = max(1, round(config.late / spec.tick))
+        on_clock = spec.duplex and config.paced
+        self._intake = Intake(spec.input_samples, most=most, ahead=config.ahead) if on_clock else None
         self._cleaned: tuple[np.ndarray, bool] | None = None  # the first that waits: its rest, and whether it is more
         self._start_turn()
         self._set_turns(None if spec.duplex else config.turns, config.interrupts)
@@ -130,6 +142,7 @@ class Session:
             BusyError: more audio waits than the session may keep waiting; this was not taken.
         """
         waiting = self._posted + len(self._waiting) * WINDOW + len(self._ticks) * self._framer.size
+        waiting += self._intake.waiting if self._intake else 0
         if waiting + len(samples) > self._config.backlog * self._input_rate:
             raise BusyError(
                 f"at most {self._config.backlog:.0f} seconds of audio may wait to be heard; "
@@ -139,7 +152,7 @@ class Session:
         self._post(lambda: self._take(samples))
 
     def end_turn(self) -> None:
-        """The user has finished."""
+        """The user has finished. In a duplex family there are no turns: nothing happens, nor at `answer` and `stop`."""
         self._post(self._end_by_hand)
 
     def answer(self) -> None:
@@ -148,7 +161,7 @@ class Session:
 
     def say(self, text: str) -> None:
         """Says a text as the answer to the turn that has ended, or out of the blue. Nothing happens while an answer is
-        being made."""
+        being made. A duplex family says it as soon as it can, or `Declined` comes."""
         self._post(lambda: self._answer(text))
 
     def write(self, role: str, text: str) -> None:
@@ -198,7 +211,14 @@ class Session:
         return self._writing is not None or (bool(self._writings) and self._held is None and not self.speaking)
 
     @property
+    def on_clock(self) -> bool:
+        """Has a tick whenever one is due, whether there is audio for it or not."""
+        return self._intake is not None
+
+    @property
     def can_listen(self) -> bool:
+        if self._intake is not None:
+            return self._engine.tick_due and not self._reading
         return not self._reading and bool(self._ticks) and (self._phase is _Phase.HEARING or self._before_end > 0)
 
     @property
@@ -239,6 +259,8 @@ class Session:
     # -- on the engine's thread: audio and turns ----------------------------------------------------------------------
 
     def _start_turn(self) -> None:
+        if self._intake is not None:
+            self._intake.clear()
         self._framer.flush()
         self._ticks.clear()
         self._question = 0  # samples of the turn
@@ -298,7 +320,9 @@ class Session:
     def _take(self, samples: np.ndarray) -> None:
         self._posted -= len(samples)
         self._samples += len(samples)
-        if self._detector is None:
+        if self._intake is not None:
+            self._intake.push(samples)
+        elif self._detector is None:
             self._hear(samples)
         else:
             self._waiting.extend(window.copy() for window in self._windows.push(samples))
@@ -464,6 +488,8 @@ class Session:
                 self._deliver(event)
 
     def _end_by_hand(self) -> None:
+        if self._duplex:
+            return
         if self._phase is _Phase.HEARING:
             if (rest := self._framer.flush()) is not None:
                 self._ticks.append(rest)
@@ -492,8 +518,18 @@ class Session:
 
     def next_tick(self) -> np.ndarray:
         """The tick to be heard now."""
+        if self._intake is not None:
+            tick, dropped = self._intake.take()
+            if dropped:
+                self._emit(Late(dropped * self._tick))
+            return tick
         self._before_end = max(0, self._before_end - 1)
         return self._ticks.popleft()
+
+    def skip(self, ticks: int) -> None:
+        """So many ticks were due in which this session had none."""
+        if self._intake is not None:
+            self._intake.skip(ticks)
 
     def listened(self) -> None:
         """A tick was heard."""
@@ -515,7 +551,15 @@ class Session:
         more, failed = runner.write(self._slot, self._writing)
         if not more:
             self._writing = None
-        self._engine.report(failed)
+        self._report(failed)
+
+    def _report(self, failed: dict[int, Exception]) -> None:
+        """Of what was asked for by a client: what a duplex family cannot do does not end the conversation."""
+        error = failed.get(self._slot)
+        if self._duplex and isinstance(error, PartError):
+            self._emit(Declined(str(error)))
+        else:
+            self._engine.report(failed)
 
     @property
     def _reading(self) -> bool:
@@ -536,6 +580,10 @@ class Session:
             self._stop(0.0)
 
     def _answer(self, text: str | None = None) -> None:
+        if self._duplex:
+            if text is not None:
+                self._report(self._engine.runner.say(self._slot, text))
+            return
         if self.speaking:
             return
         if self._said_all:
@@ -559,6 +607,8 @@ class Session:
 
     def spoke(self, step: Spoken) -> None:
         """One step of the answer."""
+        if self._duplex:
+            return self._spoke_on(step)
         self._idle += 1
         if step.ids:
             self._idle, self._ids = 0, self._ids + step.ids
@@ -575,6 +625,19 @@ class Session:
         if step.done or stuck:
             self._said_all = True
             self._deliver(Done(self._metrics()))
+
+    def _spoke_on(self, step: Spoken) -> None:
+        """One tick of a family that has no turns: it goes on for as long as the conversation does."""
+        if step.ids:
+            self._ids += step.ids
+            before, self._text = self._text, self._engine.runner.model.text(self._ids)
+            if len(self._text) > len(before):
+                self._emit(Text(self._text[len(before) :]))
+            if len(self._ids) > _MOST_IDS:
+                del self._ids[:-_KEPT_IDS]
+                self._text = self._engine.runner.model.text(self._ids)
+        if len(step.samples):
+            self._emit(Audio(step.samples))
 
     def _deliver(self, event: Event) -> None:
         """Gives an event of the answer, or keeps it while the user may yet go on."""

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,7 @@ from duologue.eval.bench import BENCH
 from duologue.eval.context import Context, fingerprint
 from duologue.eval.judges import Dnsmos
 from duologue.eval.metrics import Interval
+from duologue.eval.remembering import RECALL
 from duologue.eval.report import Entry, write_report
 from duologue.eval.serving import SERVE
 from duologue.eval.tasks import TASKS, Outcome, Task
@@ -37,7 +39,7 @@ from duologue.eval.voices import reserved_speakers
 from duologue.pipeline import Pipeline
 
 JUDGE = "whisper-base"  # artefact of duologue.checkpoints
-EVALUATIONS: dict[str, tuple[Task, ...]] = {"mini": (*TASKS, *BENCH), "bench": BENCH, "serve": SERVE}
+EVALUATIONS: dict[str, tuple[Task, ...]] = {"mini": (*TASKS, RECALL, *BENCH), "bench": BENCH, "serve": SERVE}
 
 
 def run(
@@ -113,7 +115,21 @@ def run(
         threads=threads,
         before=before,
     )
-    return run_tasks(context, chosen, again=again)
+    title = command(name, model=model, settings=settings, quick=quick, only=only)
+    return run_tasks(context, chosen, again=again, title=title)
+
+
+def command(
+    name: str, *, model: str = "mini", settings: Sequence[str] = (), quick: bool = False, only: Sequence[str] | None
+) -> str:
+    """What is typed for these numbers, wherever the model and the report lie."""
+    words = {"mini": ["eval", "mini"], "bench": ["bench"]}.get(name, ["bench", name])
+    named = Path(model).name
+    words += ["--model", named] if named != "mini" else []
+    words += [word for setting in settings for word in ("--set", setting)]
+    words += ["--quick"] if quick else []
+    words += [word for task in only or () for word in ("--only", task)]
+    return shlex.join(["duologue", *words])
 
 
 def _real_sounds() -> list[Sound]:
@@ -155,7 +171,7 @@ def choose(tasks: Sequence[Task], only: Sequence[str] | None) -> list[Task]:
     return [task for task in tasks if only is None or task.name in only]
 
 
-def run_tasks(context: Context, tasks: Sequence[Task], *, again: bool = False) -> Path:
+def run_tasks(context: Context, tasks: Sequence[Task], *, again: bool = False, title: str = "duologue eval") -> Path:
     """Runs what is not kept yet, then writes the report of everything that the folder holds.
 
     A task that fails with one of our own errors is told and reported as failed; the others go on.
@@ -174,7 +190,7 @@ def run_tasks(context: Context, tasks: Sequence[Task], *, again: bool = False) -
     return write_report(
         context.out,
         entries(context, (*EVALUATIONS["mini"], *SERVE)),
-        title=f"duologue eval {context.name}",
+        title=title,
         machine=machine(context),
     )
 

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import subprocess
-import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from duologue.data.recordings import iterate_recordings
-from duologue.errors import DataError
 from duologue.eval import overlap_cases, overlaps
 from duologue.eval.callers import Question, Turn, call
 from duologue.eval.context import Context
 from duologue.eval.metrics import bootstrap, percentile
+from duologue.eval.soak import SOAK
 from duologue.eval.tasks import Outcome, Row, Task
+from duologue.eval.watched import started
 
 CROWDS = (1, 2, 4, 6, 8, 10)  # conversations at once
 EVERY = 10.0  # seconds between two questions of a caller
 ROUNDS = 4  # questions of each caller
 LIMIT = 0.7  # seconds to the first sound, of which p95 says whether so many can be served
 SEMANTIC = {"type": "semantic_vad", "eagerness": "high"}
-_READY = 300.0  # seconds that a server may take to start
 
 
 @contextlib.contextmanager
@@ -36,31 +31,8 @@ def server(model: str, *options: str) -> Iterator[str]:
     Raises:
         DataError: it does not start; its last line of error is told.
     """
-    argv = [sys.executable, "-m", "duologue", "serve", "--model", model, "--port", "0", *options]
-    with (
-        tempfile.TemporaryFile("w+") as rest,
-        subprocess.Popen(argv, stdout=rest, stderr=subprocess.PIPE, text=True) as process,
-    ):
-        alarm = threading.Timer(_READY, process.kill)
-        alarm.start()
-        assert process.stderr is not None  # it was asked for
-        lines: list[str] = []
-        for line in process.stderr:
-            lines.append(line.strip())
-            if found := re.search(r"https?://localhost:(\d+)", line):
-                break
-        alarm.cancel()
-        if not lines or not found:
-            raise DataError(f"the server of {model} did not start: {(lines or ['no word from it'])[-1]}")
-        threading.Thread(target=process.stderr.read, daemon=True).start()  # so that it never waits for its reader
-        try:
-            yield f"127.0.0.1:{found.group(1)}"
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    with started(model, *options) as found:
+        yield found.address
 
 
 def conversations(context: Context) -> Outcome:
@@ -198,4 +170,5 @@ SERVE: tuple[Task, ...] = (
             Row(key="hesitation_p50", title="... for so long, p50", unit="ms"),
         ),
     ),
+    *SOAK,
 )

@@ -25,9 +25,15 @@ FAMILIES = _Families(
     {
         "llama_omni": "duologue.models.llama_omni.loading",
         "llama_omni_release": "duologue.models.llama_omni.released_model",
+        "moshi": "duologue.models.moshi.loading",
+        "moshi_release": "duologue.models.moshi.released_family",
     }
 )
 """Family name to the module whose `from_folder` loads it."""
 
-PUBLISHED = {"omni_speech2s_llama": "llama_omni_release"}
+PUBLISHED = {
+    "omni_speech2s_llama": "llama_omni_release",
+    "moshi": "moshi_release",
+    "personaplex": "moshi_release",
+}
 """`model_type` of folders that others published, to the family that loads them as they are."""

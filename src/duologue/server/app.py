@@ -13,28 +13,33 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection, Request
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket as WebSocketConnection
 
 from duologue.audio.vad import VoiceActivity
 from duologue.engine import Engine
 from duologue.errors import ServerError
 from duologue.pipeline import Pipeline
-from duologue.server import moshi_ws, realtime, web
+from duologue.server import moshi_ws, openai_live, realtime, web
 from duologue.server.assistant import Assistant, Library
+from duologue.server.bodies import patient
 from duologue.server.http_api import HttpApi, HttpLimits, failure
 from duologue.server.metrics import Metrics
 from duologue.server.moshi_ws import MoshiConfig
+from duologue.server.openai_live import RemoteTextModel, TextModelConfig
 from duologue.server.realtime import CallLimits, RealtimeLimits, SecretStore
 from duologue.server.recordings import Recordings
 from duologue.server.security import Keys, same_site
 from duologue.server.session_log import SessionLog
 from duologue.server.tracing import Tracing
-from duologue.server.upgrades import LONGEST, MOST, Http, too_large
+from duologue.server.upgrades import LONGEST, MOST, Http, WebSocket, too_large
 from duologue.server.witness import Several, Witness
 from duologue.skills.router import Router
 from duologue.streaming.turns import OverlapConfig
@@ -49,6 +54,7 @@ class ServeConfig:
 
     max_sessions: int = 8
     per_key: int = 8  # conversations of one key at once
+    slowest: float = 20.0  # seconds until the next piece of a request
     origins: tuple[str, ...] = ()  # of pages on other sites that may use the server
     overlap: OverlapConfig | None = field(default_factory=OverlapConfig)  # None: any speech stops an answer
     echo: bool = True  # answers are taken out of what microphones hear; what is played over a loudspeaker stops none
@@ -57,6 +63,7 @@ class ServeConfig:
     http: HttpLimits = field(default_factory=HttpLimits)
     realtime: RealtimeLimits = field(default_factory=RealtimeLimits)
     calls: CallLimits = field(default_factory=CallLimits)
+    text_model: TextModelConfig = field(default_factory=TextModelConfig)  # what Live sessions delegate to
     moshi: MoshiConfig = field(default_factory=MoshiConfig)
 
     def __post_init__(self):
@@ -91,6 +98,8 @@ class _Door:
             return await self._refuse(scope, receive, send, "too many conversations with this key at once", 429)
         scope.setdefault("state", {}).update(who=who, inside=self._inside)  # a call over WebRTC outlives its request
         self._inside[who] += 1
+        if scope["type"] == "http":
+            receive = patient(receive, self.config.slowest)
         try:
             await self.app(scope, receive, send)
         finally:
@@ -125,6 +134,7 @@ class Server:
         self.pipeline, self.config, self.keys = pipeline, config or ServeConfig(), keys or Keys()
         self.metrics, self._library, self._router = Metrics(), library or Library(), Router()
         self._recordings, self._tracing = recordings, tracing
+        self._text_model = RemoteTextModel(self.config.text_model) if self.config.text_model.url else None
         self.engine = Engine(
             pipeline.model, slots=self.config.max_sessions, voice=VoiceActivity.load(), watch=self.metrics
         )
@@ -139,6 +149,7 @@ class Server:
                 self._recordings.start()
             yield
             await calls.close()
+            await live.close()
             self.engine.close()
             for each in (self._recordings, self._tracing):
                 if each:
@@ -152,20 +163,32 @@ class Server:
         calls = realtime.Calls(
             self.engine, self.config.realtime, bounds=self.config.calls, options=self.options, secrets=secrets
         )
+        live = openai_live.Live(self.engine, self.config.realtime, bounds=self.config.calls, options=self.live_options)
         http = HttpApi(self.engine, name=self.pipeline.name, limits=self.config.http, witnesses=self._witness)
+        models, *plain = http.routes()
+        turns: list[Route | WebSocketRoute] = [
+            realtime.route(self.engine, self.config.realtime, options=self.options, secrets=secrets),
+            *calls.routes(),
+            *plain,
+        ]
+        if self.engine.runner.spec.duplex:
+            turns = [_without_turns(route) for route in turns]
         routes = [
             *more,
             Route("/healthz", self._health),
             Route("/readyz", self._ready),
             Route("/metrics", self._metrics),
             *web.routes(),
-            realtime.route(self.engine, self.config.realtime, options=self.options, secrets=secrets),
-            *calls.routes(),
+            *turns,
+            *live.routes(),
             secrets.route(),
             moshi_ws.route(self.engine, replace(self.config.moshi, echo=self.config.echo), witnesses=self._witness),
-            *http.routes(),
+            models,
         ]
-        return _Door(Starlette(routes=routes, lifespan=lifespan), keys=self.keys, config=self.config)
+        handlers: dict[Any, Any] = {HTTPException: _refused, ClientDisconnect: _gone}
+        return _Door(
+            Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers), keys=self.keys, config=self.config
+        )
 
     def options(self) -> realtime.Options:
         """What a conversation over the Realtime API begins with; its assistant is its own."""
@@ -179,6 +202,10 @@ class Server:
             echo=self.config.echo,
             witnesses=self._witness,
         )
+
+    def live_options(self) -> openai_live.LiveOptions:
+        """What a conversation over the Live API begins with."""
+        return openai_live.LiveOptions(base=self.options(), text_model=self._text_model)
 
     def _witness(self, kind: str, name: str) -> Witness:
         """Who is told what happens in a conversation."""
@@ -202,6 +229,36 @@ class Server:
 
     async def _metrics(self, request: Request) -> Response:
         return PlainTextResponse(self.metrics.text(self.engine), media_type="text/plain; version=0.0.4")
+
+
+_NO_TURNS = "this model listens and speaks at once, and has no turns: use /v1/live/sessions or /api/chat"
+
+
+def _without_turns(route: Route | WebSocketRoute) -> Route | WebSocketRoute:
+    """Says where else to go, at an endpoint that needs a model with turns."""
+
+    async def refuse(request: Request) -> Response:
+        return failure(_NO_TURNS, status=501)
+
+    async def refuse_socket(websocket: WebSocketConnection) -> None:
+        await websocket.accept()
+        error = realtime.ClientError(_NO_TURNS, code="unsupported_model")
+        await websocket.send_json(realtime.error_event(error))
+        await websocket.close(1008)
+
+    if isinstance(route, WebSocketRoute):
+        return WebSocketRoute(route.path, refuse_socket)
+    return Route(route.path, refuse, methods=list(route.methods or ["GET"]))
+
+
+async def _refused(request: Request, error: HTTPException) -> Response:
+    """No such place, another method."""
+    return failure(error.detail, status=error.status_code)
+
+
+async def _gone(request: Request, error: ClientDisconnect) -> Response:
+    """For a client that is there still."""
+    return failure("the request did not come to its end in time", status=408)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -243,10 +300,11 @@ def serve(
     settings = uvicorn.Config(
         server.app(),
         http=Http,
+        ws=WebSocket,
         log_level="warning",
         ws_max_size=_LARGEST_FRAME,
         ws_max_queue=8,
-        ws_ping_interval=2.0,  # a client that is gone without a word gives its place back within five seconds
+        ws_ping_interval=1.5,  # a client that is gone without a word gives its place back within five seconds
         ws_ping_timeout=2.5,
         ws_per_message_deflate=False,  # sound does not get smaller, and every connection would pay for it
         timeout_keep_alive=20,

@@ -26,7 +26,9 @@ from starlette.routing import Route
 from duologue.audio import io
 from duologue.engine import Engine, SessionConfig
 from duologue.errors import AudioError, BusyError, DuologueError, ServerError
+from duologue.server.bodies import read_form, read_object
 from duologue.server.live import Live
+from duologue.server.session_log import short
 from duologue.server.witness import Witnesses, Wrote, nobody
 from duologue.streaming.events import Audio, Done, Event, Heard, Text
 
@@ -97,11 +99,11 @@ class HttpApi:
     # -- speech -------------------------------------------------------------------------------------------------------
 
     async def speech(self, request: Request) -> Response:
-        data = await self._json(request)
+        data = await read_object(request, self.limits.body)
         text, form = data.get("input"), data.get("response_format", "mp3")
         if not isinstance(text, str) or not text.strip() or len(text) > self.limits.text:
             raise ServerError(f"input: need a text of 1 to {self.limits.text} characters")
-        if form not in _FORMATS:
+        if not isinstance(form, str) or form not in _FORMATS:
             raise ServerError(f"response_format: need one of {', '.join(_FORMATS)}, got {form!r}")
         if data.get("speed", 1.0) != 1.0:
             raise ServerError(f"speed: this model speaks at speed 1 only, got {data['speed']!r}")
@@ -133,7 +135,7 @@ class HttpApi:
     # -- transcription ------------------------------------------------------------------------------------------------
 
     async def transcription(self, request: Request) -> Response:
-        async with request.form(max_files=1, max_fields=20, max_part_size=self.limits.body) as form:
+        async with read_form(request, self.limits.body, files=1, fields=20) as form:
             file, kind = form.get("file"), form.get("response_format", "json")
             if file is None or isinstance(file, str):
                 raise ServerError("file: need the audio as a file of a multipart form")
@@ -165,16 +167,20 @@ class HttpApi:
     # -- chat ---------------------------------------------------------------------------------------------------------
 
     async def chat(self, request: Request) -> Response:
-        data = await self._json(request)
+        data = await read_object(request, self.limits.body)
         for name, only in (("n", 1), ("tools", []), ("functions", [])):
             if data.get(name) not in (None, only):
                 raise ServerError(f"{name}: this model does not take it here; leave it out")
         wanted = data.get("modalities") or ["text"]
-        if not isinstance(wanted, list) or not set(wanted) <= {"text", "audio"}:
+        if not isinstance(wanted, list) or any(each not in ("text", "audio") for each in wanted):
             raise ServerError(f"modalities: need text, or text and audio, got {wanted!r}")
         history, question = await asyncio.to_thread(self._read_messages, data.get("messages"))
-        form = (data.get("audio") or {}).get("format", "wav") if "audio" in wanted else None
-        if form is not None and (form not in _FORMATS or (data.get("stream") and form not in ("pcm", "pcm16"))):
+        audio = data.get("audio") or {}
+        if not isinstance(audio, dict):
+            raise ServerError(f"audio: need an object, got {audio!r}")
+        form = audio.get("format", "wav") if "audio" in wanted else None
+        known = ("pcm", "pcm16") if data.get("stream") else tuple(_FORMATS)
+        if form is not None and form not in known:
             raise ServerError(f"audio.format: need one of {', '.join(_FORMATS)} (pcm16 in a stream), got {form!r}")
         answer, events = _Completion(self.name, form, self._rate), self._asked(request, history, question)
         first = await anext(events)  # so that what fails at once is an error and not half an answer
@@ -201,7 +207,8 @@ class HttpApi:
                 yield event
 
     def _live(self, request: Request, config: SessionConfig) -> Live:
-        return Live(self.engine, config, witness=lambda: self._witnesses("http", request.state.id))
+        name = request.state.id
+        return Live(self.engine, config, name=short(name), witness=lambda: self._witnesses("http", name))
 
     async def _answer(self, live: Live) -> AsyncIterator[Event]:
         while True:
@@ -269,20 +276,6 @@ class HttpApi:
                         "input_audio"
                     )
         return found
-
-    async def _json(self, request: Request) -> dict[str, Any]:
-        body = b""
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self.limits.body:
-                raise ServerError(f"a request may have {self.limits.body} bytes")
-        try:
-            data = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise ServerError("the request is not JSON") from error
-        if not isinstance(data, dict):
-            raise ServerError("the request is not a JSON object")
-        return data
 
 
 class _Completion:

@@ -25,14 +25,20 @@ class Live:
     witness: Witness
 
     def __init__(
-        self, engine: Engine, config: SessionConfig | None = None, *, witness: Callable[[], Witness] = Several
+        self,
+        engine: Engine,
+        config: SessionConfig | None = None,
+        *,
+        name: str = "",
+        witness: Callable[[], Witness] = Several,
     ):
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self.engine, self._config, self._make = engine, config, witness
+        self.engine, self._config, self._name, self._make = engine, config, name, witness
 
     async def __aenter__(self) -> Live:
-        self.session, self.witness = self.engine.open(self._sink, self._config), self._make()
+        self.session = self.engine.open(self._sink, self._config, name=self._name)
+        self.witness = self._make()
         return self
 
     async def __aexit__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from duologue.engine import Engine
-from duologue.streaming.events import Done, Event, Failed, Interrupted
+from duologue.streaming.events import Done, Event, Failed, Interrupted, Late
 
 _STEP = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)  # seconds
 _FIRST = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.5, 5.0)  # seconds
@@ -29,6 +29,16 @@ class Metrics:
         self._dry = Counter(
             "duologue_underruns", "Times that speech came later than it was to be played.", registry=registry
         )
+        self._missed = Counter(
+            "duologue_deadline_misses",
+            "Ticks of conversations with a duplex family that were made later than the next was due.",
+            registry=registry,
+        )
+        self._late = Counter(
+            "duologue_late_audio_seconds",
+            "Audio that came too late for its tick of a duplex family, and was not heard.",
+            registry=registry,
+        )
         self._step = Histogram(
             "duologue_step_seconds", "Time of one step of the model.", buckets=_STEP, registry=registry
         )
@@ -51,6 +61,9 @@ class Metrics:
     def underrun(self) -> None:
         self._dry.inc()
 
+    def missed(self, sessions: int) -> None:
+        self._missed.inc(sessions)
+
     def event(self, event: Event) -> None:
         match event:
             case Done(metrics):
@@ -59,6 +72,8 @@ class Metrics:
                     self._first.observe(metrics.first_audio_ms / 1000)
             case Interrupted():
                 self._interrupted.inc()
+            case Late(seconds):
+                self._late.inc(seconds)
             case Failed():
                 self._failed.inc()
 

@@ -22,6 +22,7 @@ from duologue.engine import Engine, Session, SessionConfig
 from duologue.errors import BusyError, ConfigError, DuologueError
 from duologue.server.allowance import Allowance
 from duologue.server.outbox import Outbox
+from duologue.server.session_log import short
 from duologue.server.waiting import within
 from duologue.server.witness import Witnesses, nobody
 from duologue.streaming.events import Event, Failed
@@ -29,6 +30,7 @@ from duologue.streaming.turns import OverlapConfig, TurnConfig
 
 RATE = 24_000  # Hz
 _PIECE = 0.04  # seconds of a message with audio
+_WAITS, _KEPT = 0.4, 0.16  # seconds of a duplex family's sound that may wait, and that are kept of more
 _LATE = 0.08  # seconds behind, from which the stream goes on from now
 
 
@@ -119,7 +121,7 @@ class _Chat:
         self._socket, self._engine, self._config = websocket, engine, config
         self._loop = asyncio.get_running_loop()
         spec = engine.runner.spec
-        self._input_rate = spec.input_rate
+        self._input_rate, self._duplex = spec.input_rate, spec.duplex
         self._reader, self._writer = OpusReader(spec.input_rate), OpusWriter(RATE)
         self._outbox = Outbox(spec.output_rate, RATE, most=config.held)
         self._failed: asyncio.Future[End] = self._loop.create_future()
@@ -130,12 +132,13 @@ class _Chat:
         if len(prompt) > self._config.prompt:
             return End(1008, f"text_prompt: at most {self._config.prompt} characters, got {len(prompt)}")
         self._prompt = [("system", prompt)] if prompt else []
+        name = secrets.token_hex(12)
         try:
             config = SessionConfig(turns=self._config.turns, overlap=self._config.overlap, echo=self._config.echo)
-            session = self._engine.open(self._sink, config)
+            session = self._engine.open(self._sink, config, name=short(name))
         except BusyError as error:
             return End(1013, str(error))
-        self._witness = self._witnesses("moshi", secrets.token_hex(12))
+        self._witness = self._witnesses("moshi", name)
         try:
             for role, text in self._prompt:
                 session.write(role, text)
@@ -187,8 +190,9 @@ class _Chat:
         while True:
             await asyncio.sleep(due - self._loop.time())
             due = max(due, self._loop.time() - _LATE) + _PIECE
+            dropped = self._outbox.catch_up(most=_WAITS, keep=_KEPT) if self._duplex else []
             texts, samples = self._outbox.take(round(_PIECE * RATE))
-            for text in texts:
+            for text in [*dropped, *texts]:
                 await self.send(Kind.TEXT, text.encode())
             await self.send(Kind.AUDIO, self._writer.push(samples))
 

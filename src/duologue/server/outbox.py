@@ -68,6 +68,14 @@ class Outbox:
         self._waiting.append(samples)
         self._samples += len(samples)
 
+    def catch_up(self, *, most: float, keep: float) -> list[str]:
+        """Where more than `most` seconds wait of an endless stream, drops all but `keep` seconds, as it would never get
+        less. Gives the words that were to come with what is dropped."""
+        rate = self._rates[1]
+        if self._samples <= most * rate:
+            return []
+        return self.take(self._samples - round(keep * rate))[0]
+
     def take(self, size: int) -> tuple[list[str], np.ndarray]:
         """The words that are due now, and the next samples."""
         texts, pieces, missing = [], [], size

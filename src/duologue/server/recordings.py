@@ -24,10 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from duologue.audio.io import WavWriter
-from duologue.errors import AudioError, ServerError
+from duologue.errors import AudioError, ServerError, where
 from duologue.server.session_log import short
 from duologue.server.timeline import Timeline
-from duologue.server.witness import Happening, where
+from duologue.server.witness import Happening
 from duologue.streaming.events import Audio
 
 logger = logging.getLogger(__name__)

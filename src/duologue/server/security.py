@@ -96,7 +96,7 @@ class Keys:
             return self.holder(key.strip())
         offered = (name.strip() for name in connection.headers.get("sec-websocket-protocol", "").split(","))
         key = next((name.removeprefix(_BEARER) for name in offered if name.startswith(_BEARER)), "")
-        if not key and connection.url.path == _MOSHI:
+        if not key and connection.scope["path"] == _MOSHI:
             key = connection.query_params.get("worker_auth_id", "")
         return self.holder(key)
 
@@ -128,10 +128,13 @@ def same_site(connection: HTTPConnection, allowed: Sequence[str] = ()) -> bool:
     host, origin = connection.headers.get("host", ""), connection.headers.get("origin")
     if origin is not None and origin in allowed:
         return True
-    if origin is not None and urlsplit(origin).netloc != host:
+    try:
+        if origin is not None and urlsplit(origin).netloc != host:
+            return False
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:  # no address at all
         return False
     server = connection.scope.get("server")
-    name = urlsplit(f"//{host}").hostname or ""
     return not (server and is_loopback(server[0])) or name == "localhost" or is_loopback(name)
 
 

@@ -1,4 +1,7 @@
-"""The log of a conversation: when it begins and ends, how soon answers came. What was said only where asked for."""
+"""The log of a conversation: when it begins and ends, how soon answers came. What was said only where asked for.
+
+That it failed, and of what, is told by the engine, under the same name.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from duologue.server.witness import Called, Happening, Wrote
-from duologue.streaming.events import Done, Failed, Heard, Interrupted, Text
+from duologue.streaming.events import Done, Heard, Interrupted, Text
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +56,6 @@ class SessionLog:
             case Interrupted():
                 self._info("interrupted")
                 self._tell_said()
-            case Failed(message):
-                logger.warning("%s: failed: %s", self._name, message)
 
     def close(self) -> None:
         self._info("over after %.0f s, %d answers", self._clock() - self._begin, self._answers)

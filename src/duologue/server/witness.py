@@ -4,13 +4,13 @@ wait, and none can disturb the conversation."""
 from __future__ import annotations
 
 import logging
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
+from duologue.errors import where
 from duologue.streaming import events
 
 logger = logging.getLogger(__name__)
@@ -82,10 +82,3 @@ class Several:
 def nobody(kind: str, name: str) -> Witness:
     """The witness of a conversation that nobody follows."""
     return Several()
-
-
-def where(error: BaseException) -> str:
-    """What an error is and where it came from, without its message: that may hold what a user said."""
-    frames = traceback.extract_tb(error.__traceback__)[-3:]
-    places = [f"{frame.filename.rpartition('duologue/')[2]}:{frame.lineno}" for frame in reversed(frames)]
-    return f"{type(error).__name__} at {', from '.join(places) or 'an unknown place'}"

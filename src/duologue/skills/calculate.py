@@ -73,14 +73,14 @@ class Calculate:
             said = re.sub(pattern, sign, said)
         said = _fractions(said)
         tokens = [word for word in said.split() if word]
-        tokens = _homophones(tokens)
+        tokens = _digit_by_digit(_homophones(tokens))
         if len(tokens) < 2 or not all(_TOKEN.fullmatch(token) for token in tokens):
             return None
         if not any(re.fullmatch(NUMBER, token) for token in tokens) or all(
             re.fullmatch(NUMBER, token) for token in tokens
         ):
             return None
-        if len(tokens) == 2 and tokens[0] == "-":
+        if tokens[0] in "*/^%+)" or (len(tokens) == 2 and tokens[0] == "-"):
             return None
         return Match({"expression": " ".join(tokens)[:400]}, 0.97 if asked else 0.9)
 
@@ -225,6 +225,20 @@ def _fractions(text: str) -> str:
         return (f"( {said} )" if whole else said) + (" *" if match[3] else "")
 
     return re.sub(rf"\b(?:(\d+|an?) )?({names})\b( of\b)?", read, text)
+
+
+def _digit_by_digit(tokens: list[str]) -> list[str]:
+    """Numbers of which every digit was said alone: 3 7 5 -> 375."""
+    found: list[str] = []
+    alone = False
+    for token in tokens:
+        digit = len(token) == 1 and token.isdigit()
+        if digit and alone:
+            found[-1] += token
+        else:
+            found.append(token)
+        alone = digit
+    return found
 
 
 def _homophones(tokens: list[str]) -> list[str]:

@@ -58,7 +58,7 @@ class Currency:
         found = next((match for form in _forms() if (match := form.fullmatch(text))), None)
         if not found:
             return None
-        codes, amount = _called(), re.search(NUMBER, found["said"])
+        codes, amount = called(), re.search(NUMBER, found["said"])
         name = re.sub(rf"{NUMBER}|\b(?:an?|one|worth of)\b", "", found["said"]).strip()
         return Match(
             {"amount": number(amount[0] if amount else "1"), "currency": codes[name], "to": codes[found["to"]]}
@@ -125,7 +125,8 @@ def _letters(code: str) -> str:
 
 
 @lru_cache(maxsize=1)
-def _called() -> Mapping[str, str]:
+def called() -> Mapping[str, str]:
+    """Everything that a currency is called, to its code."""
     names: dict[str, str] = {}
     for code, (one, many, _, _, others) in _NAMES.items():
         for name in (one, many, *others.split(","), *(f"{other}s" for other in others.split(",")), code):
@@ -136,7 +137,7 @@ def _called() -> Mapping[str, str]:
 
 @lru_cache(maxsize=1)
 def _forms() -> list[re.Pattern[str]]:
-    names = "|".join(re.escape(name) for name in sorted(_called(), key=len, reverse=True))
+    names = "|".join(re.escape(name) for name in sorted(called(), key=len, reverse=True))
     said = rf"(?P<said>(?:(?:{NUMBER}|an?|one) )?(?:worth of )?(?:{names})(?: {NUMBER})?)"
     to = rf"(?P<to>{names})"
     ask = r"(?:how much (?:is|are)|what (?:is|are|about)|what would|convert|exchange|change|turn|how much would)"

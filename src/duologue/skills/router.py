@@ -11,7 +11,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from duologue.errors import ConfigError
 from duologue.skills.arguments import Extraction, extract
 from duologue.skills.base import Context
 from duologue.skills.embedding import CharacterGrams, Embed
+from duologue.skills.mishearings import readings
 from duologue.skills.schemas import problem
 from duologue.skills.text_words import content, stem
 from duologue.skills.tools import Tool, groups, spaced
@@ -27,6 +28,7 @@ from duologue.skills.words import MOST_CHARACTERS, request
 
 FEATURES = ("name", "covered", "likeness", "typed", "command", "shared")  # in the order of the weights below
 _GENERIC = groups([stem(word) for word in ("set", "get", "add", "create", "make", "turn", "put", "show", "find", "do")])
+_GUESSING = frozenset({"look_up"})  # skills that would find something in whatever was heard
 _MOST_ROWS = 512
 _MOST_WORDS = 60  # of a request; who talks longer talks
 _NO_COMMAND = re.compile(
@@ -116,7 +118,21 @@ class Router:
         if not said or len(said.split()) > _MOST_WORDS:
             return []
         found = [*self._skills(said, tools, context), *self._functions(said, text, tools, context)]
+        if all(choice.confidence < self.config.threshold for choice in found):
+            found += self._misheard(text, tools, context)
         return sorted(found, key=lambda choice: -choice.confidence)
+
+    def _misheard(self, text: str, tools: Sequence[Tool], context: Context) -> list[Choice]:
+        """Our own skills only, whose grammars have to fit the whole of another reading; less sure the less it sounds
+        like what was heard."""
+        exact = [tool for tool in tools if tool.skill and tool.name not in _GUESSING]
+        best: list[Choice] = []
+        for reading, likeness in readings(text, context.glossary) if exact else ():
+            for choice in self._skills(request(reading), exact, context):
+                confidence = choice.confidence * likeness
+                if not choice.missing and (not best or confidence > best[0].confidence):
+                    best = [replace(choice, confidence=confidence)]
+        return best
 
     def _skills(self, said: str, tools: Sequence[Tool], context: Context) -> list[Choice]:
         found = []

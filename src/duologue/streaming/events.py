@@ -93,13 +93,40 @@ class Interrupted:
 
 
 @dataclass(frozen=True)
+class Late:
+    """So many seconds of the user's audio came too late for their ticks, and were not heard. Duplex families only."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Declined:
+    """The family cannot do what was asked for last, for this reason. The session goes on. Duplex families only."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Failed:
     """The session is over, for this reason."""
 
     message: str
 
 
-Event = Heard | Text | Audio | Done | SpeechStarted | SpeechStopped | Paused | Resumed | Interrupted | Failed
+Event = (
+    Heard
+    | Text
+    | Audio
+    | Done
+    | SpeechStarted
+    | SpeechStopped
+    | Paused
+    | Resumed
+    | Interrupted
+    | Late
+    | Declined
+    | Failed
+)
 
 
 class Clock:

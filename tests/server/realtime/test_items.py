@@ -10,7 +10,15 @@ from realtime_talk import RATE, Desk, Noting, kinds, message, of, one, silence
 
 from duologue.audio import io
 from duologue.server.realtime import RealtimeLimits
-from duologue.server.realtime.conversation import Conversation, Item, Part, instructed, told, unanswered
+from duologue.server.realtime.conversation import (
+    MOST_INSTRUCTED,
+    Conversation,
+    Item,
+    Part,
+    instructed,
+    told,
+    unanswered,
+)
 
 
 def said(text: str, role: str = "user") -> Item:
@@ -42,6 +50,10 @@ def test_the_model_is_told_what_was_heard_and_the_latest_that_there_is_room_for(
     assert told(items, most=26) == [("assistant", "one two"), ("user", "(clock says: noon)")]
     assert told(items, most=1) == [("user", "(clock says: noon)")]
     assert instructed("Be brief.", items) == "Be brief.\nBe kind."
+    notes = [said(f"Note {number}.", "system") for number in range(9)]
+    assert instructed("Be brief.", notes, most=30) == "Be brief.\nNote\nNote 7.\nNote 8."
+    assert instructed("x" * 9_000, [said("y" * 9_000, "system")] * 500) == "x" * MOST_INSTRUCTED
+    assert instructed("", [said("y" * 9_000, "system")] * 500) == "y" * (MOST_INSTRUCTED - 1)
     assert unanswered(items) == items[-1:] and unanswered(items[:3]) == []
 
 

@@ -104,7 +104,7 @@ class Listener:
     """What a microphone speaks into."""
 
     def __init__(self):
-        self.settings, self.heard = SimpleNamespace(input_format=PCM16), b""
+        self.input_format, self.heard = PCM16, b""
 
     def hear(self, data: bytes) -> None:
         self.heard += data

@@ -29,6 +29,7 @@ WORKING = ["session.created", "conversation.created"]
         ("5", "invalid_type", None),
         ('{"type": "conversation.item.create", "item": {"id": "\\ud800"}}', "invalid_json", None),
         ('{"type": "session.update", "session": {"type": "realtime", "x": NaN}}', "invalid_json", None),
+        ('{"type": "session.update", "session": {"type": "realtime", "x": 1e999}}', "invalid_json", None),
         ('{"type": "session.update", "session": ' + '{"a":' * 900 + "1" + "}" * 901, "invalid_json", None),
         ("{}", "missing_required_parameter", "type"),
         ('{"type": 5}', "invalid_value", "type"),
@@ -49,6 +50,25 @@ WORKING = ["session.created", "conversation.created"]
         ('{"type": "response.create", "response": []}', "invalid_type", "response"),
         ('{"type": "response.create", "response": {"metadata": {"a": 1}}}', "invalid_value", "response.metadata"),
         ('{"type": "output_audio_buffer.clear"}', "unsupported_event", None),
+        (
+            '{"type": "session.update", "session": {"type": "realtime", "max_output_tokens": 1' + "0" * 400 + "}}",
+            "invalid_value",
+            "session.max_output_tokens",
+        ),
+        *(
+            (
+                '{"type": "session.update", "session": {"type": "realtime", "truncation": ' + value + "}}",
+                code,
+                f"session.{param}",
+            )
+            for value, code, param in (
+                ('"x"', "invalid_value", "truncation"),
+                ("[]", "invalid_value", "truncation"),
+                ("{}", "missing_required_parameter", "truncation.type"),
+                ('{"type": "retention_ratio"}', "missing_required_parameter", "truncation.retention_ratio"),
+                ('{"type": "retention_ratio", "retention_ratio": 2}', "invalid_value", "truncation.retention_ratio"),
+            )
+        ),
         ('{"type": "x", "pad": "' + "x" * 70_000 + '"}', "event_too_large", None),
     ],
 )

@@ -52,6 +52,7 @@ class OmniConfig:
     context: int = 2048
     longest_answer: int = 160  # tokens
     speak: bool = True
+    recall: bool = True  # what users said of themselves is read again where they ask about it
     int8: bool = True  # the LLM in int8; False: float32
 
     def __post_init__(self):
@@ -59,7 +60,13 @@ class OmniConfig:
             raise ConfigError(f"listener_kind: need 'recogniser' or 'ctc', got {self.listener_kind!r}")
 
     def options(self) -> OmniOptions:
-        return OmniOptions(omega=self.omega, context=self.context, longest_answer=self.longest_answer, speak=self.speak)
+        return OmniOptions(
+            omega=self.omega,
+            context=self.context,
+            longest_answer=self.longest_answer,
+            speak=self.speak,
+            recall=self.recall,
+        )
 
 
 class Folder(Protocol):

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from duologue.codecs.text import TextCodec
 from duologue.errors import PartError, ShapeError
+from duologue.models.llama_omni import context
 from duologue.models.llama_omni.framing import Framing
 from duologue.models.llama_omni.listening import Ear, EarState
+from duologue.models.llama_omni.recall import RecallState, init_recall, note, pad, recall
 from duologue.models.llama_omni.speech_decoder import UnitDecoder
 from duologue.models.llama_omni.turn_head import TurnHead
 from duologue.nn.attention import KVCache
@@ -73,6 +75,7 @@ class OmniState(State):
     token_units_BT: Tensor  # ... by the time each token had been written
     forced_BT: Tensor  # tokens that the answer is to have, plus one; 0: the model's own
     omega_B: Tensor  # units of a chunk; 0: as in the options
+    told: RecallState  # what the user has said of themself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +87,7 @@ class OmniOptions:
     longest_answer: int = 160  # tokens
     flush_steps: int = 2  # times the end of the text is shown to the speech decoder, so that late units come out
     speak: bool = True  # False: text only
+    recall: bool = True  # what users said of themselves is read again where they ask about it
 
     def __post_init__(self):
         if self.omega < 1 or self.longest_answer < 1 or self.context < 2 * self.longest_answer:
@@ -152,6 +156,7 @@ class LlamaOmni:
             token_units_BT=zeros(o.longest_answer + o.flush_steps + 1),
             forced_BT=zeros(o.longest_answer + 1),
             omega_B=zeros(),
+            told=init_recall(slots),
         )
 
     def write(self, state: OmniState, slot: int, role: str, text: str) -> Iterator[None]:
@@ -165,9 +170,12 @@ class LlamaOmni:
         elif role in ("user", "assistant"):
             self._begin(state, live_B)
             answered = role == "assistant"
-            yield from self._write(state, live_B, (*self.framing.to_answer * answered, *self.codec.encode(text)))
+            before = self.framing.to_answer if answered else self._recall(state, slot, text)
+            yield from self._write(state, live_B, (*before, *self.codec.encode(text)))
             if answered:
                 state.answer_length_B[slot], state.phase_B[slot] = state.cache.length_B[slot], DONE
+            elif self.options.recall:
+                note(state.told, slot, text, self.codec)
         else:
             raise PartError(f"write: need the role system, user or assistant, got {role!r}")
 
@@ -219,15 +227,20 @@ class LlamaOmni:
         if self.turn_head is not None and heard.end_state_BD is not None and heard.end_log_prob_B is not None:
             complete_B = self.turn_head(heard.end_state_BD, heard.end_log_prob_B).sigmoid()
             write(state.complete_B, torch.where(heard.counts_B > 0, complete_B, 0.0), live_B)
-        self._make_room(state, live_B, int(heard.counts_B.max()) + self._to_answer.shape[1])
+        told_BT, told_B = pad(
+            [
+                self._recall(state, slot, self.heard(state, slot)) if heard_something else []
+                for slot, heard_something in enumerate((live_B & (heard.counts_B > 0)).tolist())
+            ]
+        )
+        tail_BTD = self.llm.embedding(self._to_answer).expand(len(live_B), -1, -1)
+        tail_B = torch.full_like(told_B, tail_BTD.shape[1])
+        embeddings_BTD, counts_B = context.join(heard.embeddings_BTD, heard.counts_B, tail_BTD, tail_B)
+        if told_BT.shape[1]:
+            embeddings_BTD, counts_B = context.join(self.llm.embedding(told_BT), told_B, embeddings_BTD, counts_B)
+        self._make_room(state, live_B, int(counts_B.max()))
         spoken_B = live_B & ((state.cache.length_B > state.turn_length_B) | (heard.counts_B > 0))
         state.question_length_B[live_B] = state.cache.length_B[live_B]
-        tail_BTD = self.llm.embedding(self._to_answer).expand(len(live_B), -1, -1)
-        counts_B = heard.counts_B + tail_BTD.shape[1]
-        embeddings_BTD = torch.cat([heard.embeddings_BTD.to(tail_BTD.dtype), torch.zeros_like(tail_BTD)], dim=1)
-        step_T = torch.arange(tail_BTD.shape[1])
-        rows = torch.arange(len(live_B))[:, None]
-        embeddings_BTD[rows, heard.counts_B[:, None] + step_T] = tail_BTD
         if bool(spoken_B.any()):
             self._read(state, spoken_B, embeddings_BTD, counts_B)
         silent_B = live_B & ~spoken_B
@@ -368,6 +381,8 @@ class LlamaOmni:
         """Opens the user's turn in slots that are new, or whose last turn is over."""
         new_B = live_B & (state.cache.length_B == 0)
         again_B = live_B & (state.phase_B == DONE) & ~new_B
+        for slot in again_B.nonzero()[:, 0].tolist() if self.options.recall else ():
+            note(state.told, slot, self.heard(state, slot), self.codec)
         for begin_B, first in ((new_B, True), (again_B, False)):
             if bool(begin_B.any()):
                 ids = self._opening() if first else self._next_turn
@@ -393,33 +408,20 @@ class LlamaOmni:
         rows = torch.arange(len(live_B))
         write(state.hidden_BD, hidden_BTD[rows, (last_B - 1).clamp(min=0)], live_B)
 
+    def _recall(self, state: OmniState, slot: int, question: str) -> list[int]:
+        """Token ids that are read before a question: what the user has said of what they ask."""
+        return recall(state.told, slot, question, self.codec) if self.options.recall else []
+
     def _make_room(self, state: OmniState, live_B: Tensor, more: int) -> None:
         """Drops the oldest turns of slots that could not hold `more` positions and an answer; instructions stay."""
-        need = more + self.options.longest_answer + self.options.flush_steps + 16
-        capacity = self.options.context
-        for slot in (live_B & (state.cache.length_B + need > capacity)).nonzero()[:, 0].tolist():
-            kept, length = int(state.opening_B[slot]), int(state.cache.length_B[slot])
-            drop = min(length - kept, max(length + need - capacity, (capacity - kept) // 2))
-            if drop <= 0:
-                raise ShapeError(
-                    f"LlamaOmni: {more} positions do not fit into a context of {capacity}; "
-                    "set a larger context or ask in shorter turns"
-                )
-            self._forget(state, slot, kept, drop)
-
-    def _forget(self, state: OmniState, slot: int, begin: int, count: int) -> None:
-        """Takes `count` positions out of a slot's cache; the keys after them are turned back to their new places."""
-        cache, length = state.cache, int(state.cache.length_B[slot])
-        moved = slice(begin + count, length)
-        back = torch.full((1, 1), -count)
-        cos, sin = self.llm.blocks.rotary(back)
-        keys = cache.k_BLHTD[slot, :, :, moved].clone()
-        first, second = keys.chunk(2, dim=-1)
-        turned = keys * cos[0] + torch.cat([-second, first], dim=-1) * sin[0]
-        cache.k_BLHTD[slot, :, :, begin : length - count] = turned.to(keys.dtype)
-        cache.v_BLHTD[slot, :, :, begin : length - count] = cache.v_BLHTD[slot, :, :, moved].clone()
-        for places_B in (cache.length_B, state.turn_length_B, state.question_length_B, state.answer_length_B):
-            places_B[slot] = max(begin, int(places_B[slot]) - count)
+        context.make_room(
+            self.llm,
+            state.cache,
+            live_B,
+            more + self.options.longest_answer + self.options.flush_steps + 16,
+            kept_B=state.opening_B,
+            places=(state.turn_length_B, state.question_length_B, state.answer_length_B),
+        )
 
     def _clear_answer(self, state: OmniState, live_B: Tensor) -> None:
         for part in (state.speech, state.collapse, state.vocoder):

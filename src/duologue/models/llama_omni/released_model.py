@@ -71,6 +71,7 @@ class ReleaseSettings:
             longest_answer=self.longest_answer,
             flush_steps=0,  # the state that chose the end is the last one that the release speaks
             speak=self.speak,
+            recall=False,  # it finds what was said by itself
         )
 
 

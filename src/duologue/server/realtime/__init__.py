@@ -4,9 +4,10 @@
 `Calls` over WebRTC.
 """
 
-from duologue.server.realtime.connection import Connection, Options, Player
-from duologue.server.realtime.events import ClientError
+from duologue.server.realtime.connection import Connection
+from duologue.server.realtime.events import ClientError, error_event
 from duologue.server.realtime.limits import CallLimits, RealtimeLimits
+from duologue.server.realtime.options import Options, Player
 from duologue.server.realtime.seat import Alarms, Reply, Router
 from duologue.server.realtime.secrets import SecretStore
 from duologue.server.realtime.session import Settings, TurnDetection
@@ -27,5 +28,6 @@ __all__ = [
     "SecretStore",
     "Settings",
     "TurnDetection",
+    "error_event",
     "route",
 ]

@@ -1,21 +1,86 @@
-"""A response outside the conversation, in a place of its own in the engine."""
+"""Responses outside the conversation, each in a place of its own in the engine."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from duologue.engine import Engine
+from duologue.errors import BusyError
+from duologue.server.realtime.answers import forced, offered
 from duologue.server.realtime.conversation import Item, instructed, told, unanswered
+from duologue.server.realtime.events import ClientError
 from duologue.server.realtime.limits import RealtimeLimits
+from duologue.server.realtime.options import Options
 from duologue.server.realtime.responses import Emit, Response
 from duologue.server.realtime.seat import Decision, Policy, Seat, Tools
 from duologue.server.realtime.session import Wanted
 from duologue.server.realtime.usage import Reading
 from duologue.streaming import events as engine_events
 
-if TYPE_CHECKING:
-    from duologue.server.realtime.connection import Options
+
+class Aparts:
+    """Those of one conversation.
+
+    Args:
+        heard: whether their speech goes out inside their events; otherwise it is not heard at all.
+        name: of the conversation, in the log.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        soon: Callable[..., object],
+        emit: Emit,
+        *,
+        limits: RealtimeLimits,
+        options: Options,
+        heard: bool,
+        name: str,
+    ):
+        self._engine, self._soon, self._emit = engine, soon, emit
+        self._limits, self._options, self._heard, self._name = limits, options, heard, name
+        self._running: dict[str, Apart] = {}  # by the response's id
+
+    def begin(self, wanted: Wanted, items: list[Item]) -> None:
+        """Has a response made that reads these items.
+
+        Raises:
+            ClientError: there are too many, or the engine has no place left.
+        """
+        if len(self._running) >= self._limits.apart:
+            raise ClientError(
+                f"At most {self._limits.apart} responses outside the conversation may run at once.",
+                code="too_many_responses",
+            )
+        try:
+            apart = Apart(
+                self._engine,
+                self._soon,
+                wanted,
+                items,
+                self._emit,
+                limits=self._limits,
+                options=self._options,
+                heard=self._heard,
+                name=self._name,
+            )
+        except BusyError as error:
+            raise ClientError(f"{error}.", code="server_busy", kind="server_error") from error
+        number, settings = apart.response.id, wanted.settings
+        self._running[number] = apart
+        apart.start(lambda: self._running.pop(number, None), offered(settings), forced=forced(settings))
+
+    def cancel(self, number: str | None) -> bool:
+        """Returns whether that was the id of one of them."""
+        if number not in self._running:
+            return False
+        self._running[number].cancel()
+        return True
+
+    def close(self) -> None:
+        for each in list(self._running.values()):
+            each.close()
+        self._running.clear()
 
 
 class Apart:
@@ -23,6 +88,7 @@ class Apart:
 
     Args:
         heard: whether its speech goes out inside its events; otherwise it is not heard at all.
+        name: of the conversation, in the log.
     Raises:
         BusyError: the engine has no place left.
     """
@@ -38,9 +104,12 @@ class Apart:
         limits: RealtimeLimits,
         options: Options,
         heard: bool = True,
+        name: str = "",
     ):
         self._wanted, self._items, self._limits, self._options = wanted, items, limits, options
-        self._seat = Seat(engine, self._happened, soon, policy=Policy(False), paced=wanted.settings.modality == "audio")
+        self._name = name
+        paced = wanted.settings.modality == "audio"
+        self._seat = Seat(engine, self._happened, soon, policy=Policy(False), paced=paced, name=name)
         play = None if heard else lambda response, samples: None
         self._seat.set_omega(wanted.settings.omega)
         self.response = Response(wanted, emit, conversation=None, rate=engine.runner.spec.output_rate, play=play)
@@ -55,7 +124,7 @@ class Apart:
         self.response.reads(Reading(settings.instructions, items))
         questions = unanswered(items)
         options = self._options
-        policy = Policy(False, tools, options.router, options.reply, options.alarms, forced)
+        policy = Policy(False, tools, options.router, options.reply, options.alarms, forced, name=self._name)
         results = any(item.kind == "function_call_output" for item in questions)
         words = " ".join(item.text for item in questions if item.role == "user")
         decision = Decision() if results else policy.decide(words)

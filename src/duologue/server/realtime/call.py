@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +25,12 @@ from aiortc import (
 )
 from aiortc.rtp import AnyRtcpPacket, RtcpByePacket
 
-from duologue.engine import Engine
-from duologue.server.realtime.carrier import Mail, connect, watch
-from duologue.server.realtime.connection import Options
+from duologue.server.realtime.carrier import Carried, Mail, watch
 from duologue.server.realtime.events import ClientError, Event, error_event, new_id
 from duologue.server.realtime.limits import CallLimits, RealtimeLimits
 from duologue.server.realtime.offers import Offer
-from duologue.server.realtime.rtp_audio import Gate, Microphone, Speaker
+from duologue.server.realtime.responses import Emit
+from duologue.server.realtime.rtp_audio import Gate, Microphone
 from duologue.server.session_log import short
 from duologue.server.waiting import within
 
@@ -47,20 +46,31 @@ _GOODBYE = 1.0  # seconds for the last events to leave
 _CLOSING = 5.0  # seconds for the peer connection to close
 
 
+Make = Callable[[Emit, RealtimeLimits], "tuple[Carried, MediaStreamTrack]"]
+
+
 class Call:
     """A call.
 
-    Raises:
-        BusyError: the engine has no place left.
+    Args:
+        make: makes what is carried, and the track on which it speaks; it may raise BusyError.
+        told: what tells the client of an error.
     """
 
-    def __init__(self, offer: Offer, engine: Engine, options: Options, *, limits: RealtimeLimits, bounds: CallLimits):
+    def __init__(
+        self,
+        offer: Offer,
+        make: Make,
+        *,
+        limits: RealtimeLimits,
+        bounds: CallLimits,
+        told: Callable[[ClientError], Event] = error_event,
+    ):
         loop = asyncio.get_running_loop()
         self.id = new_id("rtc")
-        self._offer, self._bounds, self._clock = offer, bounds, loop.time
+        self._offer, self._bounds, self._clock, self._told = offer, bounds, loop.time, told
         limits = replace(limits, event=min(limits.event, _LARGEST))
-        self._speaker = Speaker(engine.runner.spec.output_rate, self._emit, clock=loop.time)
-        self._connection = connect(engine, self._emit, limits=limits, options=options, player=self._speaker)
+        self._connection, self._speaker = make(self._emit, limits)
         self._mail = Mail(self._send, limits)
         self._mail.name = short(self._connection.id)
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
@@ -248,7 +258,7 @@ class Call:
             text = json.dumps(event)
         if len(text) > most:
             message = f"'{event['type']}' has {len(text)} bytes; the data channel takes {most}."
-            text = json.dumps(error_event(ClientError(message, code="event_too_large")))
+            text = json.dumps(self._told(ClientError(message, code="event_too_large")))
         self._mail.put(text)
 
     async def _send(self, text: str) -> None:

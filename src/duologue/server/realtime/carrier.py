@@ -8,17 +8,39 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from typing import Protocol
 
 from starlette.requests import HTTPConnection
 
 from duologue.engine import Engine
-from duologue.server.realtime.connection import Connection, Options, Player
+from duologue.server.realtime.audio import Format
+from duologue.server.realtime.connection import Connection
 from duologue.server.realtime.limits import RealtimeLimits
+from duologue.server.realtime.options import Options, Player
 from duologue.server.realtime.responses import Emit
 from duologue.server.realtime.secrets import SecretStore
 from duologue.server.waiting import within
 
 logger = logging.getLogger(__name__)
+
+
+class Carried(Protocol):
+    """A client's side of a protocol, whatever carries it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def over(self) -> bool: ...
+    @property
+    def input_format(self) -> Format:
+        """Of the sound that comes outside events."""
+        ...
+
+    def begin(self) -> None: ...
+    def receive(self, raw: str | bytes) -> None: ...
+    def hear(self, data: bytes) -> None: ...
+    def poll(self) -> float: ...
+    def close(self) -> None: ...
 
 
 def begin_with(client: HTTPConnection, options: Options, secrets: SecretStore | None) -> Options:
@@ -93,7 +115,7 @@ class Mail:
             await within(self._send(text), self._limits.slowest)
 
 
-async def watch(connection: Connection, mail: Mail) -> None:
+async def watch(connection: Carried, mail: Mail) -> None:
     """Does what it is time for, until the session is over."""
     while not connection.over and not mail.slow:
         await asyncio.sleep(min(1.0, connection.poll()))

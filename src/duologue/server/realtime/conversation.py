@@ -14,6 +14,8 @@ from duologue.server.realtime.limits import MOST_AUDIO, RealtimeLimits
 Turns = list[tuple[str, str]]
 """(role, text) as the engine takes them."""
 
+MOST_INSTRUCTED = 6_000  # characters of instructions that the model reads
+
 _PARTS = {
     "system": ("input_text",),
     "user": ("input_text", "input_audio"),
@@ -193,10 +195,15 @@ def told(items: Iterable[Item], *, most: int) -> Turns:
     return turns
 
 
-def instructed(instructions: str, items: Iterable[Item]) -> str:
-    """Instructions with what the conversation's system messages add to them."""
-    notes = [item.text for item in items if item.role == "system"]
-    return "\n".join(text for text in (instructions.strip(), *notes) if text)
+def instructed(instructions: str, items: Iterable[Item], *, most: int = MOST_INSTRUCTED) -> str:
+    """Instructions with what the conversation's system messages add to them: so many characters, of the messages the
+    latest. Reading more would take the model minutes, and it could not keep it."""
+    instructions = instructions.strip()[:most]
+    notes, left = list[str](), most - len(instructions)
+    for text in [item.text for item in items if item.role == "system"][::-1]:
+        notes.append(text[: max(0, left - 1)])
+        left -= len(text) + 1
+    return "\n".join(text for text in (instructions, *reversed(notes)) if text)
 
 
 def tool_result(name: str, output: str) -> str:

@@ -12,6 +12,7 @@ import secrets
 from typing import Any
 
 from duologue.errors import ServerError
+from duologue.server.bodies import strict_json
 
 Event = dict[str, Any]
 MISSING_PARAMETER = "missing_required_parameter"
@@ -57,32 +58,12 @@ def read(raw: str | bytes, *, longest: int) -> Event:
     if len(raw) > longest:
         raise ClientError(f"An event may have at most {longest} characters, got {len(raw)}.", code="event_too_large")
     try:
-        event = json.loads(raw, parse_constant=_no_number)
-        _check_value(event)
-    except (ValueError, RecursionError) as error:
+        event = strict_json(raw)
+    except ValueError as error:
         raise ClientError("The event is not valid JSON.", code="invalid_json") from error
     if not isinstance(event, dict):
         raise ClientError("An event must be a JSON object.", code="invalid_type")
     return event
-
-
-def _check_value(value: Any, depth: int = 64) -> None:
-    """Raises ValueError for half characters, and for what is nested too deep to be handled safely."""
-    if depth == 0:
-        raise ValueError("nested too deep")
-    if isinstance(value, str):
-        value.encode()
-    elif isinstance(value, list):
-        for each in value:
-            _check_value(each, depth - 1)
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            name.encode()
-            _check_value(each, depth - 1)
-
-
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def check(event: Event) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -67,7 +66,7 @@ class Fields:
         if value is MISSING:
             return default
         good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-        if not good or not math.isfinite(value) or not least <= value <= most:
+        if not good or not least <= value <= most:  # not so for what is no number; integers may be of any size
             kind = "an integer" if whole else "a number"
             raise self.refused(field, f"expected {kind} between {least:g} and {most:g}")
         return value

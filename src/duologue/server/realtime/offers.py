@@ -52,7 +52,7 @@ async def read_body(request: Request) -> tuple[str, Event | None]:
     )
     try:
         form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
+    except (MultiPartException, LookupError, ValueError) as error:
         raise ClientError(f"The form cannot be read: {error}.", code="invalid_form") from error
     try:
         parts = {}

@@ -20,7 +20,7 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.mediastreams import MediaStreamError
 
 from duologue.server.outbox import Outbox
-from duologue.server.realtime.connection import Connection
+from duologue.server.realtime.carrier import Carried
 from duologue.server.realtime.events import ClientError, server_event
 from duologue.server.realtime.opus_packets import seconds_of
 from duologue.server.realtime.responses import Emit, Response
@@ -79,13 +79,13 @@ class Gate:
 class Microphone:
     """A caller's sound on its way to a connection: silence where nothing comes, so that a turn ends there too."""
 
-    def __init__(self, connection: Connection):
+    def __init__(self, connection: Carried):
         self._connection = connection
         self._open()
         self._due: int | None = None  # the time of the next sample, on the track's clock
 
     def _open(self) -> None:
-        self._format = self._connection.settings.input_format
+        self._format = self._connection.input_format
         self._resampler = av.AudioResampler(format="flt", layout="mono", rate=self._format.rate)  # holds 1 ms back
 
     async def run(self, track: MediaStreamTrack) -> None:
@@ -108,7 +108,7 @@ class Microphone:
                 coming.cancel()
 
     def _take(self, frame: av.AudioFrame) -> None:
-        if self._connection.settings.input_format is not self._format:
+        if self._connection.input_format is not self._format:
             self._open()
         begin, frame.pts = frame.pts or 0, None
         missing = 0.0 if self._due is None else (begin - self._due) / _CLOCK
@@ -155,7 +155,7 @@ class Speaker(MediaStreamTrack):
         self._emit, self._clock = emit, clock
         self._outbox = Outbox(rate, _RATE, most=_MOST)
         self._runs: deque[_Run] = deque()
-        self._codec = _encoder()
+        self._codec = opus_encoder()
         self._due: float | None = None
         self._sent = 0  # samples on RTP's clock
 
@@ -238,7 +238,7 @@ class Speaker(MediaStreamTrack):
         return [bytes(packet) for packet in self._codec.encode(frame)]
 
 
-def _encoder() -> av.AudioCodecContext:
+def opus_encoder() -> av.AudioCodecContext:
     """Opus for networks that lose packets: each carries the one before it once more, coarsely."""
     codec = av.codec.CodecContext.create("libopus", "w")
     assert isinstance(codec, av.AudioCodecContext)

@@ -15,7 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from duologue.engine import Engine, SessionConfig
-from duologue.server.witness import Several, Witness, where
+from duologue.errors import where
+from duologue.server.witness import Several, Witness
 from duologue.streaming.events import Audio, Done, Event, Heard, Interrupted, Text
 from duologue.streaming.turns import OverlapConfig, TurnConfig
 
@@ -133,9 +134,11 @@ class Seat:
     overlap: OverlapConfig | None = None
     echo: bool = False
     paced: bool = True
+    ahead: bool = True
     backlog: float = 30.0
     policy: Policy = field(default_factory=Policy)
     witness: Witness = field(default_factory=Several)
+    name: str = ""  # of the conversation, in the log
     holds: bool = False  # whether the turn that is being heard gets no answer by itself
 
     def __post_init__(self) -> None:
@@ -149,9 +152,11 @@ class Seat:
                 overlap=self.overlap,
                 echo=self.echo,
                 paced=self.paced,
+                ahead=self.ahead,
                 backlog=self.backlog,
                 decide=self._decide,
             ),
+            name=self.name,
         )
 
     @property

@@ -140,7 +140,7 @@ def update(settings: Settings, patch: Any, limits: RealtimeLimits, *, spoken: bo
         settings,
         type=kind,
         model=model,
-        truncation=top.get("truncation", settings.truncation),
+        truncation=_truncation(top, settings.truncation),
         include=_include(top, settings.include),
         omega=_omega(top, settings),
         **_common(top, settings, limits),
@@ -235,6 +235,21 @@ def _metadata(top: Fields) -> dict[str, str] | None:
     good = all(isinstance(text, str) and len(text) <= 512 and len(name) <= 64 for name, text in value.items())
     if len(value) > 16 or not good:
         raise top.refused("metadata", "expected at most 16 pairs of strings, names to 64 and values to 512 characters")
+    return value
+
+
+def _truncation(top: Fields, default: Any) -> Any:
+    """Checked and reported, as the model's own memory is cut in its own way."""
+    value = top.get("truncation", default)
+    if not isinstance(value, dict):
+        return top.choice("truncation", default, ("auto", "disabled"))
+    fields = Fields(value, top.name("truncation"), ("type", "retention_ratio", "token_limits"))
+    if fields.choice("type", None, ("retention_ratio",)) is None:
+        raise missing(fields.name("type"))
+    if fields.number("retention_ratio", None, 0, 1) is None:
+        raise missing(fields.name("retention_ratio"))
+    limits = Fields(fields.get("token_limits", {}), fields.name("token_limits"), ("post_instructions",))
+    limits.number("post_instructions", 0, 0, 1_000_000, whole=True)
     return value
 
 

@@ -18,11 +18,13 @@ from starlette.routing import Route
 
 from duologue.engine import Engine
 from duologue.errors import BusyError
-from duologue.server.realtime.carrier import begin_with
-from duologue.server.realtime.connection import Options
+from duologue.server.realtime.carrier import begin_with, connect
+from duologue.server.realtime.connection import Connection
 from duologue.server.realtime.events import ClientError, error_event
 from duologue.server.realtime.limits import CallLimits, RealtimeLimits
 from duologue.server.realtime.offers import check, read_body
+from duologue.server.realtime.options import Options
+from duologue.server.realtime.responses import Emit
 from duologue.server.realtime.secrets import SecretStore
 from duologue.server.realtime.session import update
 
@@ -84,6 +86,7 @@ class Calls:
 
     async def _answer(self, request: Request) -> Response:
         from duologue.server.realtime.call import Call
+        from duologue.server.realtime.rtp_audio import Speaker
 
         bounds = self._bounds
         if len(self._tasks) + self._begun > bounds.most:
@@ -95,7 +98,13 @@ class Calls:
         if session is not None:
             settings = update(options.settings, session, self._limits, spoken=False, begun=False)
             options = replace(options, settings=settings)
-        call = Call(offer, self._engine, options, limits=self._limits, bounds=bounds)
+
+        def make(emit: Emit, limits: RealtimeLimits) -> tuple[Connection, Speaker]:
+            clock = asyncio.get_running_loop().time
+            speaker = Speaker(self._engine.runner.spec.output_rate, emit, clock=clock)
+            return connect(self._engine, emit, limits=limits, options=options, player=speaker), speaker
+
+        call = Call(offer, make, limits=self._limits, bounds=bounds)
         try:
             answer = await call.answer()
         except BaseException:

@@ -14,9 +14,10 @@ from duologue.engine import Engine
 from duologue.errors import BusyError
 from duologue.server.realtime import beta
 from duologue.server.realtime.carrier import Mail, begin_with, connect, watch
-from duologue.server.realtime.connection import Connection, Options
+from duologue.server.realtime.connection import Connection
 from duologue.server.realtime.events import ClientError, Event, error_event, read
 from duologue.server.realtime.limits import RealtimeLimits
+from duologue.server.realtime.options import Options
 from duologue.server.realtime.secrets import SecretStore
 from duologue.server.session_log import short
 

@@ -1,0 +1,104 @@
+"""The released Moshi models as a running `Moshi`: their folders as they are published, weights, Mimi and SentencePiece.
+
+A folder whose config.json says `model_type` "moshi" or "personaplex" is a model folder as it is. One of our own that
+points there is the way to choose settings, and to load a folder without config.json, which is the 7B:
+{"format": 1, "family": "moshi_release", "model": {"release": "/data/moshiko", "dtype": "int8"}, "files": {}}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from duologue import config as configs
+from duologue.codecs.mimi import MimiConfig
+from duologue.codecs.mimi_configs import config_from_kyutai
+from duologue.codecs.mimi_weights import load_mimi
+from duologue.errors import CheckpointError
+from duologue.models.moshi.family import Moshi, PromptConfig
+from duologue.models.moshi.generation import Sampling
+from duologue.models.moshi.loading import DTYPES, DType, FamilyConfig, assemble, refuse_parts, silent
+from duologue.models.moshi.released import load_moshi
+from duologue.models.moshi.released_config import from_kyutai, read_config
+from duologue.models.moshi.text import load_pieces
+from duologue.models.weights import read_json
+
+CODEC_FILE, TEXT_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors", "tokenizer_spm_32k_3.model"
+SAMPLING = {  # their names of ours, in config.json's `lm_gen_config`
+    "temp": "temperature",
+    "top_k": "top_k",
+    "temp_text": "text_temperature",
+    "top_k_text": "text_top_k",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleaseSettings:
+    """config.json's `model` of the family `moshi_release`; a folder in the published layout has the defaults."""
+
+    release: str = "."  # the folder with the weights; this and the next two as seen from the model folder
+    mimi: str = ""  # "": in the release
+    tokenizer: str = ""  # "": in the release
+    sampling: Sampling | None = None  # None: the release's
+    seed: int | None = None  # of every conversation; None: each has its own
+    dtype: DType = "bfloat16"  # of the language model; q8 files stay int8
+    device: str = "cpu"
+
+
+class Folder(Protocol):
+    """What this module needs of `checkpoints.ModelFolder`."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def model(self) -> dict[str, Any]: ...
+
+
+def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -> Moshi:
+    """Builds the model of a folder in the published layout, or of one that points to it.
+
+    Args:
+        artefact: not needed, the release is not pinned by hash.
+    Raises:
+        CheckpointError: a file that is missing, damaged or of another model. ConfigError: an unknown key.
+        PartError: parts that do not fit each other, or one to be exchanged: there is none.
+    """
+    refuse_parts(parts)
+    settings = configs.from_dict(ReleaseSettings, folder.model, where=f"{folder.path}/config.json: model")
+    release = folder.path / settings.release
+    raw = read_config(release)
+    config = from_kyutai(raw, where=str(release / "config.json"))
+    codec_file = _file(folder.path / settings.mimi if settings.mimi else release / raw.get("mimi_name", CODEC_FILE))
+    text = folder.path / settings.tokenizer if settings.tokenizer else release / raw.get("tokenizer_name", TEXT_FILE)
+    pieces = load_pieces(_file(text), silent=silent(config))  # what is quickly seen to be missing is missed before
+    family = FamilyConfig(  # 16 GB are read
+        language_model=config,
+        mimi=_mimi_config(release, raw, max(config.own_codebooks, config.heard_codebooks)),
+        sampling=settings.sampling or _sampling(raw),
+        seed=settings.seed,
+        prompt=PromptConfig() if raw.get("model_type") == "personaplex" else None,
+        dtype=settings.dtype,
+        device=settings.device,
+    )
+    model = load_moshi(release, dtype=DTYPES[settings.dtype])
+    return assemble(model, load_mimi(codec_file, family.mimi), pieces, family)
+
+
+def _file(path: Path) -> Path:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: the file is missing; it belongs to the release. Fetch it again.")
+    return path
+
+
+def _mimi_config(release: Path, raw: Mapping[str, Any], codebooks: int) -> MimiConfig:
+    name = raw.get("mimi_config_name")
+    if name is None:
+        return replace(MimiConfig(), num_codebooks=codebooks)
+    return config_from_kyutai(read_json(release / name), num_codebooks=codebooks, where=str(release / name))
+
+
+def _sampling(raw: Mapping[str, Any]) -> Sampling:
+    chosen = raw.get("lm_gen_config") or {}
+    return Sampling(**{ours: chosen[theirs] for theirs, ours in SAMPLING.items() if theirs in chosen})

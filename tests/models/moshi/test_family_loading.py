@@ -1,0 +1,170 @@
+"""Folders of Moshi, ours and as published, to a running model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_duplex import CODEC, RAW, codec, sentencepiece_file
+from tiny_mimi import moshi_config, speech
+from tiny_moshi import ours, reference
+from tokenizers import Tokenizer, models
+
+from duologue.checkpoints import load_model, save_model
+from duologue.codecs.mimi_weights import save_mimi
+from duologue.errors import CheckpointError, ConfigError, PartError
+from duologue.models.moshi.family import Moshi, PromptConfig
+from duologue.models.moshi.generation import GREEDY, Sampling
+from duologue.models.moshi.loading import FamilyConfig, folder_parts
+from duologue.models.moshi.released import quantize_moshi, save_moshi
+from duologue.models.moshi.released_config import from_kyutai
+from duologue.models.moshi.text import load_pieces
+from duologue.nn.packed import PackedLinear, can_pack
+
+
+@pytest.fixture(autouse=True)
+def plain():
+    with torch.no_grad():
+        yield
+
+
+def words(folder: Path) -> Path:
+    vocabulary = {"<pad>": 0, "▁a": 1, "b": 2, "▁c": 3}
+    path = folder / "words.json"
+    Tokenizer(models.BPE(vocab=vocabulary, merges=[])).save(str(path))
+    return path
+
+
+def own_folder(folder: Path, **options) -> Path:
+    config = FamilyConfig(
+        language_model=from_kyutai(RAW), mimi=CODEC, sampling=GREEDY, seed=1, **{"dtype": "float32", **options}
+    )
+    model = ours(RAW, reference(RAW))
+    if config.dtype == "int8":
+        quantize_moshi(model)
+    return save_model(folder / "own", **folder_parts(config, model, codec(), words(folder)))
+
+
+def release(folder: Path, *, raw: dict | None = None, **keys) -> Path:
+    """A folder as kyutai publishes it; the codec's shape is given, as the tiny one is not the released one."""
+    path, raw = folder / "release", RAW if raw is None else raw
+    save_moshi(ours(RAW, reference(RAW)), path)
+    save_mimi(codec(), path / "tokenizer-e351c8d8-checkpoint125.safetensors")
+    sentencepiece_file(path)
+    (path / "mimi.json").write_text(json.dumps(moshi_config(CODEC)))
+    written = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**written, "mimi_config_name": "mimi.json", **keys}))
+    return path
+
+
+def said(moshi: Moshi) -> torch.Tensor:
+    state, live_B, ticks = moshi.init_state(1), torch.ones(1, dtype=torch.bool), []
+    for tick_BN in speech(6).split(moshi.spec.input_samples, dim=1):
+        moshi.listen(state, tick_BN, live_B)
+        ticks.append(moshi.speak(state, live_B).audio_BN)
+    return torch.cat(ticks)
+
+
+def test_our_own_folder(tmp_path):
+    moshi = load_model(own_folder(tmp_path))
+    assert moshi.spec.duplex and moshi.spec.input_rate == 24_000 and moshi.spec.input_samples == 1920
+    assert moshi.seed == 1 and moshi.generator.sampling == GREEDY and moshi.text([1, 2, 0, 3]) == " ab"
+    assert isinstance(moshi.model.text_head, PackedLinear) == can_pack()
+    plain = Moshi(ours(RAW, reference(RAW)), codec(), moshi.pieces, sampling=GREEDY)
+    torch.testing.assert_close(said(moshi), said(plain), atol=1e-4, rtol=0)
+
+
+def test_settings_are_chosen_at_loading(tmp_path):
+    folder = own_folder(tmp_path)
+    moshi = load_model(folder, settings={"sampling.temperature": 0.9, "sampling.top_k": 7, "seed": None})
+    assert moshi.generator.sampling == replace(GREEDY, temperature=0.9, top_k=7) and moshi.seed is None
+    with pytest.raises(ConfigError, match="top_kay"):
+        load_model(folder, settings={"sampling.top_kay": 7})
+    with pytest.raises(PartError, match="vocoder"):
+        load_model(folder, vocoder=None)
+
+
+@pytest.mark.parametrize("saved", ["int8", "float32"])
+def test_int8(tmp_path, saved):
+    moshi = load_model(own_folder(tmp_path, dtype=saved), settings={"dtype": "int8"})
+    assert any(tensor.dtype == torch.int8 for tensor in moshi.model.state_dict().values())
+    assert said(moshi).abs().max() > 1e-3
+
+
+def test_the_published_layout_is_a_model_folder(tmp_path):
+    moshi = load_model(
+        release(tmp_path), settings={"dtype": "float32", "sampling": {"temperature": 0, "text_temperature": 0}}
+    )
+    own = load_model(own_folder(tmp_path))
+    torch.testing.assert_close(said(moshi), said(own), atol=1e-5, rtol=0)
+    assert moshi.prompt is None and moshi.seed is None
+    ids = moshi.pieces.encode("spoken words")
+    assert moshi.text([ids[0], 3, *ids[1:], 0]) == " spoken words"
+
+
+def test_a_folder_that_points_to_a_release(tmp_path):
+    release(tmp_path, lm_gen_config={"temp": 0.5, "top_k_text": 9, "use_sampling": True})
+    pointer = tmp_path / "pointer"
+    pointer.mkdir()
+    model = {"release": "../release", "seed": 4}
+    written = {"format": 1, "family": "moshi_release", "model": model, "files": {}}
+    (pointer / "config.json").write_text(json.dumps(written))
+    moshi = load_model(pointer)
+    assert moshi.seed == 4 and moshi.generator.sampling == Sampling(temperature=0.5, text_top_k=9)
+    assert moshi.model.norm.weight.dtype == torch.bfloat16 and said(moshi).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["tokenizer-e351c8d8-checkpoint125.safetensors", "tokenizer_spm_32k_3.model"])
+def test_a_file_that_is_missing_is_named(tmp_path, name):
+    folder = release(tmp_path)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=name):
+        load_model(folder)
+
+
+def test_personaplex_takes_instructions(tmp_path):
+    with pytest.raises(PartError, match="prompt's frames"):  # which has 8 codebooks; this one has 3
+        load_model(release(tmp_path, model_type="personaplex"))
+    assert len(PromptConfig().said) == len(PromptConfig().heard) == 8
+
+
+@pytest.mark.parametrize("content", [None, b"no tokenizer"])
+@pytest.mark.parametrize("name", ["text.model", "text.json"])
+def test_a_tokenizer_that_is_none(tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        load_pieces(tmp_path / name)
+
+
+def test_text_comes_as_whole_characters(tmp_path):
+    from tokenizers import decoders, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(tmp_path / "bytes.json"))
+    pieces = load_pieces(tmp_path / "bytes.json")
+    ids = pieces.encode("a café")
+    assert len(ids) == 7 and pieces.decode(ids) == "a café" and pieces.decode(ids[:-1]) == "a caf"
+    assert pieces.decode([-1, -2, 10_000]) == ""
+
+
+def test_bytes_of_sentencepiece_come_as_whole_characters(tmp_path):
+    from sentencepiece import SentencePieceTrainer
+
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(["some words and more words"] * 4),
+        model_prefix=str(tmp_path / "fallback"),
+        vocab_size=280,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    pieces = load_pieces(tmp_path / "fallback.model")
+    ids = pieces.encode("words é")
+    assert pieces.decode(ids) == " words é" and pieces.decode(ids[:-1]) == " words "
