@@ -48,10 +48,12 @@ def own_folder(folder: Path, **options) -> Path:
     return save_model(folder / "own", **folder_parts(config, model, codec(), words(folder)))
 
 
-def release(folder: Path, *, raw: dict | None = None, **keys) -> Path:
+def release(folder: Path, *, int8: bool = False, **keys) -> Path:
     """A folder as kyutai publishes it; the codec's shape is given, as the tiny one is not the released one."""
-    path, raw = folder / "release", RAW if raw is None else raw
-    save_moshi(ours(RAW, reference(RAW)), path)
+    path, model = folder / "release", ours(RAW, reference(RAW))
+    if int8:
+        quantize_moshi(model)
+    save_moshi(model, path)
     save_mimi(codec(), path / "tokenizer-e351c8d8-checkpoint125.safetensors")
     sentencepiece_file(path)
     (path / "mimi.json").write_text(json.dumps(moshi_config(CODEC)))
@@ -87,9 +89,12 @@ def test_settings_are_chosen_at_loading(tmp_path):
         load_model(folder, vocoder=None)
 
 
-@pytest.mark.parametrize("saved", ["int8", "float32"])
+@pytest.mark.parametrize("saved", ["int8", "float32", "q8 release"])
 def test_int8(tmp_path, saved):
-    moshi = load_model(own_folder(tmp_path, dtype=saved), settings={"dtype": "int8"})
+    if saved == "q8 release":
+        moshi = load_model(release(tmp_path, int8=True))
+    else:
+        moshi = load_model(own_folder(tmp_path, dtype=saved), settings={"dtype": "int8"})
     assert any(tensor.dtype == torch.int8 for tensor in moshi.model.state_dict().values())
     assert said(moshi).abs().max() > 1e-3
 

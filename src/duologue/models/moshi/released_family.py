@@ -72,8 +72,8 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
     config = from_kyutai(raw, where=str(release / "config.json"))
     codec_file = _file(folder.path / settings.mimi if settings.mimi else release / raw.get("mimi_name", CODEC_FILE))
     text = folder.path / settings.tokenizer if settings.tokenizer else release / raw.get("tokenizer_name", TEXT_FILE)
-    pieces = load_pieces(_file(text), silent=silent(config))  # what is quickly seen to be missing is missed before
-    family = FamilyConfig(  # 16 GB are read
+    pieces = load_pieces(_file(text), silent=silent(config))  # all that is small before the weights, of 16 GB
+    family = FamilyConfig(
         language_model=config,
         mimi=_mimi_config(release, raw, max(config.own_codebooks, config.heard_codebooks)),
         sampling=settings.sampling or _sampling(raw),
