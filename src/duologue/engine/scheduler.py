@@ -61,8 +61,7 @@ class Plan(Generic[ASession]):
 class SchedulerConfig:
     """Seconds throughout."""
 
-    dry: float = 0.45  # of speech ahead of the listener, below which nothing else is done that can wait: longer than
-    # the end of a turn takes to be heard
+    dry: float = 0.2  # of speech ahead of the listener, below which nothing else is done that can wait
     low: float = 0.6  # below which a session comes first
     high: float = 4.0  # above which it waits, so that an interruption wastes little
     patience: float = 0.25  # that text and ends of turns wait for sessions which come first
