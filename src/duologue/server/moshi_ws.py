@@ -140,8 +140,8 @@ class _Chat:
             return End(1013, str(error))
         self._witness = self._witnesses("moshi", name)
         try:
-            for role, text in self._prompt:
-                session.write(role, text)
+            if self._prompt:
+                session.forget(*self._prompt)  # a tick may have come before them
             return await self._until_the_end(session)
         finally:
             session.close()
