@@ -114,13 +114,26 @@ class HibariSpeaker:
 
     def speak_words(self, text: str, seed: int) -> tuple[Array, list[Word]]:
         """As `speak`, the same samples, and when each word is said: from the durations inside the network."""
+        pieces, audio_N = self._timed(text, seed)
+        return audio_N, counted_words(hibari_spelling(_synthesiser(british=self.voice.voice == "gb"), text), pieces)
+
+    def speak_symbols(self, text: str, seed: int) -> tuple[Array, list[Word]]:
+        """As `speak_words`, but of each phonetic symbol; stress, spaces and punctuation are symbols too."""
+        pieces, audio_N = self._timed(text, seed)
+        return audio_N, [
+            Word(symbol, max(0.0, float(begin + starts[i])), max(0.0, float(begin + starts[i + 1])))
+            for symbols, starts, begin in pieces
+            for i, symbol in enumerate(symbols)
+        ]
+
+    def _timed(self, text: str, seed: int) -> tuple[list[tuple[str, Array, float]], Array]:
+        """Of each sentence its symbols, when each begins and the last one ends, and its own begin; the whole sound."""
         pieces, begin, said = [], 0.0, self._sentences(text, seed, timed=True)
         for symbols, steps_S, audio in said:
             starts = (np.cumsum(steps_S)[:-1] * FRAMES_PER_STEP - EARLY_STEPS * FRAMES_PER_STEP) * HOP / SAMPLE_RATE
             pieces.append((symbols, starts, begin))
             begin += len(audio) / self.sample_rate
-        words = counted_words(hibari_spelling(_synthesiser(british=self.voice.voice == "gb"), text), pieces)
-        return np.concatenate([audio for _, _, audio in said]), words
+        return pieces, np.concatenate([audio for _, _, audio in said])
 
     def _sentences(self, text: str, seed: int, *, timed: bool = False) -> list[tuple[str, Array, Array]]:
         """Of each sentence: its symbols, the steps of each with a pad at both ends (if timed), and its sound."""

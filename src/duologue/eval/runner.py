@@ -28,6 +28,7 @@ from duologue.data.recognisers import WhisperRecogniser
 from duologue.data.recordings import Sound, recordings, sounds
 from duologue.errors import ConfigError, DataError, DuologueError
 from duologue.eval.bench import BENCH
+from duologue.eval.codec import CODEC
 from duologue.eval.context import Context, fingerprint
 from duologue.eval.judges import Dnsmos
 from duologue.eval.metrics import Interval
@@ -39,7 +40,12 @@ from duologue.eval.voices import reserved_speakers
 from duologue.pipeline import Pipeline
 
 JUDGE = "whisper-base"  # artefact of duologue.checkpoints
-EVALUATIONS: dict[str, tuple[Task, ...]] = {"mini": (*TASKS, RECALL, *BENCH), "bench": BENCH, "serve": SERVE}
+EVALUATIONS: dict[str, tuple[Task, ...]] = {
+    "mini": (*TASKS, RECALL, *BENCH),
+    "bench": BENCH,
+    "serve": SERVE,
+    "mimi": CODEC,
+}
 
 
 def run(
@@ -60,7 +66,7 @@ def run(
     """Measures a model and writes a report: `duologue eval mini`.
 
     Args:
-        name: which tasks: "mini", all that mini is held to, or "bench", those of speed and size.
+        name: which tasks: "mini", all that mini is held to, "bench", those of speed and size, or "mimi", a codec's.
         model: a packaged model or a model folder.
         out: the report's folder; None: docs/reports/MODEL-DATE.
         settings: changes to the model's config, such as "omega=20".
@@ -123,7 +129,7 @@ def command(
     name: str, *, model: str = "mini", settings: Sequence[str] = (), quick: bool = False, only: Sequence[str] | None
 ) -> str:
     """What is typed for these numbers, wherever the model and the report lie."""
-    words = {"mini": ["eval", "mini"], "bench": ["bench"]}.get(name, ["bench", name])
+    words = {"mini": ["eval", "mini"], "mimi": ["eval", "mimi"], "bench": ["bench"]}.get(name, ["bench", name])
     named = Path(model).name
     words += ["--model", named] if named != "mini" else []
     words += [word for setting in settings for word in ("--set", setting)]
@@ -189,7 +195,7 @@ def run_tasks(context: Context, tasks: Sequence[Task], *, again: bool = False, t
             show.say(summary(task, json.loads(path.read_text(encoding="utf-8"))))
     return write_report(
         context.out,
-        entries(context, (*EVALUATIONS["mini"], *SERVE)),
+        entries(context, (*EVALUATIONS["mini"], *SERVE, *CODEC)),
         title=title,
         machine=machine(context),
     )

@@ -1,0 +1,123 @@
+"""A small Mimi from nothing in three hours on two cores: its speech, its two stages, and the codec folder.
+
+duologue train mimi_mini --resume              # all of it; stopped and begun again, it goes on
+duologue eval mimi --model runs/mimi_mini/codec
+
+24 kHz, 12.5 frames a second, 8 codebooks of 1024: 1 kbit/s. First by spectra alone, which is quick and gets the words
+across; then with discriminators, which make it sound like a voice. The paper trains adversarially from the start and,
+in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 8,600 steps of 6 crops
+of 2 s. Where the sizes come from: docs/training.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from duologue.codecs.mimi import MimiConfig, mimi_transformer
+from duologue.codecs.rvq import QuantizerConfig
+from duologue.codecs.seanet import SeanetConfig
+from duologue.data.speakers import Voice
+from duologue.train import OptimizerConfig, TrainConfig
+from duologue.train.discriminators import DiscriminatorConfig
+from duologue.train.mimi_task import MimiTask
+from duologue.train.mimi_work import CodecStage, SpeechStage
+from duologue.train.stages import Work
+from duologue.train.work import RecordingsStage
+from recipes.data_mini import voices
+
+RUNS = "runs/mimi_mini"
+OWN = Path(__file__).parent / "data"
+TEXTS = ("spoken_qa", "spoken_templates", "statements", "about_mini", "sampled")
+
+
+def codec() -> MimiConfig:
+    """10.5 million parameters, of which the transformers have 6.3 and cost little. They look back 1.6 s, less than a
+    crop is long, so that streams of any length are like what was trained on."""
+    return MimiConfig(
+        num_codebooks=8,
+        seanet=SeanetConfig(dim=256, filters=24),
+        transformer=replace(mimi_transformer(), dim=256, layers=4, heads=4, ffn_dim=1024, layer_scale=0.1, context=40),
+        quantizer=QuantizerConfig(dim=256, code_dim=128, codebook_size=1024, codebooks=8),
+    )
+
+
+def speakers() -> tuple[Voice, ...]:
+    """The voices of mini's data; those at full band are heard most."""
+    return tuple(
+        replace(voice, weight=3 * voice.weight if voice.kind == "hibari" else voice.weight) for voice in voices()
+    )
+
+
+def data(out: str = RUNS) -> list[Work]:
+    """About six hours of many synthetic voices, and the real recordings."""
+    return [
+        SpeechStage(
+            name="speech",
+            out=f"{out}/data/speech",
+            texts=tuple(str(OWN / f"{name}.jsonl") for name in TEXTS),
+            voices=speakers(),
+            rows=7000,
+        ),
+        RecordingsStage(name="people", out=f"{out}/data/people"),
+    ]
+
+
+def spectra(out: str = RUNS) -> TrainConfig:
+    """An hour: words, pitch and voices, by distances of mel spectra."""
+    return TrainConfig(
+        name="spectra",
+        task=MimiTask(
+            data=(f"{out}/data/speech", f"{out}/data/people"),
+            shares=(0.75, 0.25),
+            codec=codec(),
+            rows=6,
+            frames=25,
+            mel=1.0,
+            adversarial=0.0,
+            matching=0.0,
+        ),
+        steps=4200,
+        optimizer=OptimizerConfig(lr=8e-4, betas=(0.5, 0.9), weight_decay=0.01, warmup=100, final=0.2),
+        precision="bf16",
+        eval_every=300,
+        save_every=300,
+        ema=0.99,
+        out=f"{out}/spectra",
+    )
+
+
+def voice(out: str = RUNS) -> TrainConfig:
+    """The other two hours: discriminators at three resolutions, which hear half of each crop."""
+    base = spectra(out)
+    return replace(
+        base,
+        name="voice",
+        task=replace(
+            base.task,
+            start=f"{out}/spectra/export",
+            mel=1.0,
+            adversarial=3.0,
+            matching=3.0,
+            judged=12,
+            discriminators=DiscriminatorConfig(windows=(2048, 512, 128), channels=16),
+        ),
+        steps=4400,
+        optimizer=replace(base.optimizer, lr=4e-4, final=0.05, clip=0.0),
+        out=f"{out}/voice",
+    )
+
+
+def model(out: str = RUNS) -> CodecStage:
+    """The folder that `duologue eval mimi --model` takes."""
+    return CodecStage(
+        name="codec",
+        stages=(f"{out}/spectra", f"{out}/voice"),
+        data=(f"{out}/data/speech", f"{out}/data/people"),
+        out=f"{out}/codec",
+    )
+
+
+def mimi_mini(out: str = RUNS) -> list[TrainConfig | Work]:
+    """All of it, in order."""
+    return [*data(out), spectra(out), voice(out), model(out)]

@@ -1,0 +1,40 @@
+"""Codec folders: as a model's, with the family "mimi", the codec's config and its weights in kyutai's layout.
+
+    config.json  {"format": 1, "family": "mimi", "model": {...}, "files": {"mimi.safetensors": {...}}, ...}
+
+So the weight file alone can be read by whatever reads the released one, given the shape.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from duologue import config
+from duologue.checkpoints.folders import open_model, save_model
+from duologue.codecs.mimi import Mimi, MimiConfig
+from duologue.codecs.mimi_weights import mimi_from_tensors, mimi_to_tensors
+
+FAMILY = "mimi"
+WEIGHTS = "mimi.safetensors"
+
+
+def save_codec(mimi: Mimi, folder: str | Path, *, card: str = "") -> Path:
+    """Writes a codec folder, whole or not at all.
+
+    Raises:
+        CheckpointError: it cannot be written.
+    """
+    return save_model(folder, family=FAMILY, model=mimi.config, tensors={WEIGHTS: mimi_to_tensors(mimi)}, card=card)
+
+
+def load_codec(folder: str | Path) -> Mimi:
+    """A codec in eval mode, its weights in float32.
+
+    Raises:
+        CheckpointError: no codec folder, damaged, or weights that do not fit the config.
+        ConfigError: an unknown or missing key.
+    """
+    found = open_model(folder)
+    found.require_family(FAMILY)
+    shape = config.from_dict(MimiConfig, found.model, where=f"{found.path}/config.json: model")
+    return mimi_from_tensors(found.tensors(WEIGHTS), shape, where=str(found.path / WEIGHTS))

@@ -1,0 +1,108 @@
+"""A tiny codec's training: speech to learn from, and a run of a few steps. As a program it runs one that may die."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from tiny_mimi import CONFIG, speech
+from torch import Tensor
+from train import tiny
+
+from duologue.data.manifest import Turn, encode_flac, write_shard
+from duologue.train import OptimizerConfig, TrainConfig, train
+from duologue.train.discriminators import DiscriminatorConfig
+from duologue.train.mimi_task import MimiTask, _Coding
+
+SCRIPT = Path(__file__)
+TINY = dataclasses.replace(CONFIG, seanet=dataclasses.replace(CONFIG.seanet, filters=2))
+
+
+def save_speech(folder: Path, *, rows: int = 8) -> Path:
+    """Pieces of a spoken question as answers, and two at 16 kHz as questions."""
+    turns = []
+    for number in range(rows):
+        audio_N = speech(8, rows=number % 4 + 1)[-1].numpy() * (0.5 + number / rows)
+        flac = {"answer_audio": encode_flac(audio_N, 24_000)}
+        if number < 2:
+            flac = {"question_audio": encode_flac(audio_N[: 6 * 1280], 16_000)}
+        turns.append(Turn(id=f"said-{number}", split="dev" if number % 4 == 3 else "train", **flac))
+    write_shard(folder / "shards" / "shard-00000.parquet", turns)
+    return folder
+
+
+def mimi_task(folder: Path, **changes: Any) -> MimiTask:
+    """A task whose data and teacher are made in `folder` where they are not there yet."""
+    if not (folder / "data").exists():
+        save_speech(folder / "data")
+        tiny.save_whisper(folder / "teacher")
+    task = MimiTask(
+        data=(str(folder / "data"),),
+        teacher=str(folder / "teacher"),
+        codec=TINY,
+        discriminators=DiscriminatorConfig(windows=(128, 64), channels=2),
+        rows=3,
+        frames=5,
+        judged=2,
+        mel=1.0,
+        held_out=4,
+    )
+    return dataclasses.replace(task, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mortal(MimiTask):
+    """Dies when it is to make a batch."""
+
+    kill_at: int = -1
+
+    def make(self) -> _Coding:
+        return _Mortal(self)
+
+
+class _Mortal(_Coding):
+    def batches(self, seed: int, position: int) -> Iterator[Any]:
+        for number, batch in enumerate(super().batches(seed, position), start=position):
+            if number == self.config.kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield batch
+
+
+def mimi_config(folder: Path, out: Path, *, kill_at: int = -1, **changes: Any) -> TrainConfig:
+    names = set(TrainConfig.__dataclass_fields__)
+    task = mimi_task(folder, **{key: value for key, value in changes.items() if key not in names})
+    rates = (("discriminators.", 0.5),) if task.adversarial else ()
+    return TrainConfig(
+        name="codec",
+        task=Mortal(**{f.name: getattr(task, f.name) for f in dataclasses.fields(MimiTask)}, kill_at=kill_at),
+        **{
+            "steps": 8,
+            "optimizer": OptimizerConfig(lr=3e-3, betas=(0.5, 0.9), warmup=2, rates=rates),
+            "eval_every": 3,
+            "save_every": 3,
+            "log_every": 100,
+            "ema": 0.9,
+            "out": str(out),
+            "device": "cpu",
+            **{key: value for key, value in changes.items() if key in names},
+        },
+    )
+
+
+def exported(out: Path) -> dict[str, Tensor]:
+    found = load_file(out / "export" / "mimi.safetensors")
+    return {**found, **load_file(out / "export" / "semantic_head.safetensors")}
+
+
+if __name__ == "__main__":  # python coding.py FOLDER OUT key=value ...
+    torch.set_num_threads(1)
+    values = {key: int(text) for key, text in (argument.split("=") for argument in sys.argv[3:])}
+    train(mimi_config(Path(sys.argv[1]), Path(sys.argv[2]), **values))
