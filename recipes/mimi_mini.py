@@ -38,7 +38,7 @@ def codec() -> MimiConfig:
         num_codebooks=8,
         seanet=SeanetConfig(dim=256, filters=24),
         transformer=replace(mimi_transformer(), dim=256, layers=4, heads=4, ffn_dim=1024, layer_scale=0.1, context=40),
-        quantizer=QuantizerConfig(dim=256, code_dim=128, codebook_size=1024, codebooks=8),
+        quantizer=QuantizerConfig(dim=256, code_dim=128, codebook_size=1024, codebooks=8, decay=0.98, revive_below=0.2),
     )
 
 
@@ -74,6 +74,7 @@ def spectra(out: str = RUNS) -> TrainConfig:
             rows=6,
             frames=25,
             mel=1.0,
+            semantic=4.0,
             adversarial=0.0,
             matching=0.0,
         ),

@@ -35,6 +35,15 @@ def test_hibaris_words_begin_where_sound_does(speaker):
             assert levels[at - 12 : at - 5].max() < QUIET_DB < levels[at - 4 : at + 6].max(), word
 
 
+def test_hibari_tells_the_symbols_of_its_words(speaker):
+    audio_N, symbols = speaker.speak_symbols(TEXT, 5)
+    np.testing.assert_array_equal(audio_N, speaker.speak(TEXT, 5))
+    times = [time for symbol in symbols for time in (symbol.start, symbol.end)]
+    assert times == sorted(times) and {len(symbol.text) for symbol in symbols} == {1}
+    starts = {round(symbol.start, 6) for symbol in symbols}
+    assert {round(word.start, 6) for word in speaker.speak_words(TEXT, 5)[1]} <= starts
+
+
 def test_words_that_are_written_otherwise_than_said_are_kept_as_said(speaker):
     said = say(speaker, "It is 7:30 - or 8.", 1)
     assert [word.text for word in said.words] == ["It", "is", "seven", "thirty", "or", "8."]

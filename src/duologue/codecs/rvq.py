@@ -108,7 +108,8 @@ class Codebook(nn.Module):
             hits_V = torch.bincount(nearest_N, minlength=size)
             sums_VD = torch.zeros_like(means_VD).index_add_(0, nearest_N, x_ND)
             means_VD = torch.where(hits_V[:, None] > 0, sums_VD / hits_V.clamp(min=1)[:, None], _draw(x_ND, size))
-        hits_V = from_first(hits_V.clamp(min=1))
+        # A code that nothing is assigned to keeps its vector, but is the first to be revived.
+        hits_V = from_first(hits_V.float().clamp(min=self.revive_below * len(x_ND) / size))
         self.usage.copy_(hits_V)
         self.total.copy_(from_first(means_VD) * hits_V[:, None])
         self.initialized.fill_(1)

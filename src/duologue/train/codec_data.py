@@ -72,6 +72,7 @@ class CodecData:
         heard_SD = torch.cat([part["taught"] for part in parts]).float()
         return audio_N.clamp(-1, 1), pooled((heard_SD - self.mean_D) / self.spread_D, self.frame_steps)
 
+    @torch.autocast("cpu", enabled=False)  # the loop may ask for it while it evaluates in bf16
     def batch(self, rows: int, frames: int, rng: np.random.Generator) -> Crops:
         crops = [self.crop(frames, rng) for _ in range(rows)]
         return Crops(torch.stack([audio for audio, _ in crops]), torch.stack([heard for _, heard in crops]))

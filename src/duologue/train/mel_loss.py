@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-SCALES = ((256, 32), (512, 64), (1024, 80), (2048, 80))  # (samples of a window, mel bands); windows overlap by 3/4
+SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 80))  # (samples of a window, mel bands); windows overlap by 3/4
 FLOOR = 1e-5  # of an amplitude: what is fainter is silence
 
 
