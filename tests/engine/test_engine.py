@@ -692,3 +692,25 @@ def test_the_size_of_chunks_is_a_sessions_own_and_outlasts_what_it_forgets():
     plain.set_omega(9)
     driver.run()
     assert not plain.closed
+
+
+def test_forgetting_many_times_at_once_is_done_once():
+    driver = Driver(tiny_omni())
+    session, events = driver.open()
+    done = []
+    reset = driver.engine.runner.reset
+    driver.engine.runner.reset = lambda slot: (done.append(slot), reset(slot))
+    for number in range(100):
+        session.forget(("system", f"Be brief, {number}."))
+    driver.run()
+    assert done == [session.slot]
+    for _ in range(3):
+        session.forget(("system", "Be brief."))
+        session.write("user", "one")
+    driver.run()
+    assert len(done) == 4
+    session.forget()
+    driver.run()
+    session.forget()
+    driver.run()
+    assert len(done) == 6 and not events

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING
@@ -117,6 +118,7 @@ class Session:
         self._writings: deque[tuple[str, str]] = deque()  # text that waits to be read
         self._writing: Iterator[None] | None = None  # ... the one that is being read
         self._waiting_since = 0.0
+        self._forgetting: list[Sequence[tuple[str, str]]] = []  # what is begun with, posted last and not yet done
         self._posted = 0  # samples handed in that the engine's thread has not taken yet
         self._samples = 0  # taken since the session began
         self._omega = 0
@@ -170,7 +172,13 @@ class Session:
 
     def forget(self, *turns: tuple[str, str]) -> None:
         """Forgets the conversation, and begins another with these (role, text)."""
-        self._post(lambda: self._forget(turns))
+        if self._forgetting:  # nothing came between: once is enough
+            with suppress(IndexError):  # it was just done
+                self._forgetting[0] = turns
+                return
+        to_come: list[Sequence[tuple[str, str]]] = [turns]
+        self._post(lambda: self._forget(to_come.pop()))
+        self._forgetting = to_come
 
     def stop(self, heard: float | None = None) -> None:
         """Cuts the answer short. `heard`: seconds that were heard of it; None: as many as can have been."""
@@ -197,6 +205,7 @@ class Session:
 
     def _post(self, call: Callable[[], None]) -> None:
         """Does something on the engine's thread, unless the place is somebody else's by then."""
+        self._forgetting = []
         self._engine.post(lambda: None if self.closed else call())
 
     # -- what the scheduler sees --------------------------------------------------------------------------------------

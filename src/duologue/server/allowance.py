@@ -14,3 +14,7 @@ class Allowance:
         self._left = min(self._burst, self._left + (now - self._at) * self._rate) - amount
         self._at = now
         return self._left >= 0
+
+    def wait(self, amount: float, *, now: float) -> float:
+        """Uses some. Returns the seconds until there is enough: who waits them loses nothing and is no faster."""
+        return 0.0 if self.take(amount, now=now) else -self._left / self._rate

@@ -256,7 +256,7 @@ def narrow(address: str) -> socket.socket:
 
 
 def test_who_does_not_read_loses_the_session():
-    limits = RealtimeLimits(waiting_size=100_000, slowest=1.0)
+    limits = RealtimeLimits(waiting_size=100_000, slowest=1.0, instructions=16_000)
     with served(limits=limits) as (address, engine):
         client = Plain(address, max_queue=1, compression=None, sock=narrow(address))
         client.send("session.start", session={"model": "mini", "instructions": "x" * 16_000})

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -15,7 +16,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from duologue.server.openai_live.connection import LiveConnection
 from duologue.server.openai_live.events import error_event
-from duologue.server.realtime.carrier import Mail
+from duologue.server.realtime.carrier import Mail, Pace
 from duologue.server.realtime.events import ClientError, Event
 from duologue.server.realtime.limits import RealtimeLimits
 
@@ -90,22 +91,31 @@ class Sessions:
                 await asyncio.sleep(0.1)
 
         try:
-            await talk(websocket, mail, lambda raw: session.receive_aside(raw, emit), until_over())
+            aside = partial(session.receive_aside, emit=emit)
+            await talk(websocket, mail, aside, until_over(), limits=self._limits)
         finally:
             session.watchers.remove(emit)
             await goodbye(websocket, mail)
 
 
-async def talk(websocket: WebSocket, mail: Mail, receive: Callable[[str | bytes], None], over: Awaitable[None]) -> None:
+async def talk(
+    websocket: WebSocket,
+    mail: Mail,
+    receive: Callable[[str | bytes], None],
+    over: Awaitable[None],
+    *,
+    limits: RealtimeLimits,
+) -> None:
     """Reads and writes until one of them ends, or it is over."""
 
     async def read() -> None:
+        pace = Pace(limits)
         while True:
             message = await websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             receive(message.get("text") or message.get("bytes") or "")
-            await asyncio.sleep(0)  # a client that sends much does not keep the others waiting
+            await pace.keep()
 
     tasks = [asyncio.ensure_future(each) for each in (read(), mail.run(), over)]
     try:

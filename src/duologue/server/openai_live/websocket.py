@@ -36,7 +36,7 @@ async def carry(
     mail.name = short(session.id)
     sessions.add(session, websocket.scope.get("state", {}).get("who", ""))
     try:
-        await talk(websocket, mail, session.receive, watch(session, mail))
+        await talk(websocket, mail, session.receive, watch(session, mail), limits=limits)
     finally:
         begun = session.settings is not None
         session.close()  # before what may take long

@@ -25,7 +25,7 @@ from aiortc import (
 )
 from aiortc.rtp import AnyRtcpPacket, RtcpByePacket
 
-from duologue.server.realtime.carrier import Carried, Mail, watch
+from duologue.server.realtime.carrier import Carried, Mail, Unread, watch
 from duologue.server.realtime.events import ClientError, Event, error_event, new_id
 from duologue.server.realtime.limits import CallLimits, RealtimeLimits
 from duologue.server.realtime.offers import Offer
@@ -73,6 +73,7 @@ class Call:
         self._connection, self._speaker = make(self._emit, limits)
         self._mail = Mail(self._send, limits)
         self._mail.name = short(self._connection.id)
+        self._unread = Unread(self._connection.receive, limits)
         self._peer = RTCPeerConnection(RTCConfiguration(iceServers=[], bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
         self._track: MediaStreamTrack | None = None
         self._channel: RTCDataChannel | None = None
@@ -156,6 +157,7 @@ class Call:
         yield watch(self._connection, self._mail)
         if self._offer.events:
             yield self._mail.run()
+            yield self._unread.run()
         if self._track is not None:
             yield self._listen(self._track)
         if not self._offer.listens:
@@ -239,7 +241,7 @@ class Call:
         self._channels += 1
         if channel.label == CHANNEL and self._channel is None:
             self._channel = channel
-            channel.on("message", self._connection.receive)
+            channel.on("message", self._came)
             channel.on("close", self._gone.set)
             return self._begin()
         channel.close()
@@ -247,6 +249,11 @@ class Call:
             self._gone.set()
 
     # -- events -------------------------------------------------------------------------------------------------------
+
+    def _came(self, raw: str | bytes) -> None:
+        if not self._unread.put(raw):
+            logger.warning("%s: a caller sends more than it may; its call is over", self._mail.name)
+            self._gone.set()
 
     def _emit(self, event: Event) -> None:
         if not self._offer.events:

@@ -1,4 +1,4 @@
-"""What every carrier of a connection does: what its session begins with, events that wait to be sent, the clock."""
+"""What every carrier of a connection does: how a session begins, events that wait to be read or sent, the clock."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Protocol
 from starlette.requests import HTTPConnection
 
 from duologue.engine import Engine
+from duologue.server.allowance import Allowance
 from duologue.server.realtime.audio import Format
 from duologue.server.realtime.connection import Connection
 from duologue.server.realtime.limits import RealtimeLimits
@@ -72,6 +73,49 @@ def connect(
         options=options,
         player=player,
     )
+
+
+class Pace:
+    """Holds back a client that sends events faster than is good for the others."""
+
+    def __init__(self, limits: RealtimeLimits):
+        self._clock = asyncio.get_running_loop().time
+        self._events = Allowance(limits.events, limits.events_at_once, now=self._clock())
+
+    async def keep(self) -> None:
+        """Waits until the next event may be read; at least for what others have to do."""
+        await asyncio.sleep(self._events.wait(1, now=self._clock()))
+
+
+class Unread:
+    """Events that wait to be read, where the carrier takes all that comes."""
+
+    def __init__(self, receive: Callable[[str | bytes], None], limits: RealtimeLimits):
+        self._receive, self._limits = receive, limits
+        self._waiting: deque[str | bytes] = deque()
+        self._size = 0  # characters that wait
+        self._more = asyncio.Event()
+
+    def put(self, raw: str | bytes) -> bool:
+        """Whether there was room."""
+        if len(self._waiting) >= self._limits.unread or self._size + len(raw) > self._limits.unread_size:
+            return False
+        self._waiting.append(raw)
+        self._size += len(raw)
+        self._more.set()
+        return True
+
+    async def run(self) -> None:
+        """Reads what comes."""
+        pace = Pace(self._limits)
+        while True:
+            await self._more.wait()
+            self._more.clear()
+            while self._waiting:
+                raw = self._waiting.popleft()
+                self._size -= len(raw)
+                self._receive(raw)
+                await pace.keep()
 
 
 class Mail:

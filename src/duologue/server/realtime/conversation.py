@@ -9,12 +9,10 @@ from typing import Any
 from duologue.server.realtime.audio import FORMATS, PCM16, Format
 from duologue.server.realtime.events import ClientError, decode_base64, encode_base64, missing, new_id, of_type
 from duologue.server.realtime.fields import Fields
-from duologue.server.realtime.limits import MOST_AUDIO, RealtimeLimits
+from duologue.server.realtime.limits import MOST_AUDIO, MOST_INSTRUCTED, RealtimeLimits
 
 Turns = list[tuple[str, str]]
 """(role, text) as the engine takes them."""
-
-MOST_INSTRUCTED = 6_000  # characters of instructions that the model reads
 
 _PARTS = {
     "system": ("input_text",),
@@ -197,7 +195,7 @@ def told(items: Iterable[Item], *, most: int) -> Turns:
 
 def instructed(instructions: str, items: Iterable[Item], *, most: int = MOST_INSTRUCTED) -> str:
     """Instructions with what the conversation's system messages add to them: so many characters, of the messages the
-    latest. Reading more would take the model minutes, and it could not keep it."""
+    latest."""
     instructions = instructions.strip()[:most]
     notes, left = list[str](), most - len(instructions)
     for text in [item.text for item in items if item.role == "system"][::-1]:

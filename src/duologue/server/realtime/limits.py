@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_AUDIO = 15 * 2**20  # bytes of audio in one event, as the protocol has it
+MOST_INSTRUCTED = 6_000  # characters of instructions; more would take the model minutes to read, and it forgets them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,10 +15,16 @@ class RealtimeLimits:
     event: int = MOST_AUDIO // 3 * 4 + 65_536  # characters of one event
     items: int = 500  # in a conversation
     text: int = 32_768  # characters of one item
-    instructions: int = 16_384  # characters
+    instructions: int = MOST_INSTRUCTED  # characters
     tools: int = 128
     tools_size: int = 65_536  # characters of all tools as JSON
     memory: int = 6_000  # characters of the conversation that are written anew where it has to be
+    events: float = (
+        300.0  # a second, in the long run: sound in pieces of 10 ms comes three times as fast as it is spoken
+    )
+    events_at_once: int = 3_000  # what comes faster is read later, and nothing of it is lost
+    unread: int = 6_000  # that may wait to be read where the carrier cannot hold them back
+    unread_size: int = 32 * 2**20  # characters of them
     backlog: float = 300.0  # seconds of audio that may wait to be heard
     longest_turn: float = 60.0  # seconds of audio in one item
     kept_audio: float = 180.0  # seconds of audio that can be retrieved

@@ -13,7 +13,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from duologue.engine import Engine
 from duologue.errors import BusyError
 from duologue.server.realtime import beta
-from duologue.server.realtime.carrier import Mail, begin_with, connect, watch
+from duologue.server.realtime.carrier import Mail, Pace, begin_with, connect, watch
 from duologue.server.realtime.connection import Connection
 from duologue.server.realtime.events import ClientError, Event, error_event, read
 from duologue.server.realtime.limits import RealtimeLimits
@@ -93,12 +93,13 @@ class _Carrier:
             await self._websocket.close(_TOO_SLOW if self._mail.slow else 1000)
 
     async def _read(self, connection: Connection) -> None:
+        pace = Pace(self._limits)
         while not connection.over:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
                 return
             self._receive(connection, message.get("text") or message.get("bytes") or "")
-            await asyncio.sleep(0)  # a client that sends much does not keep the others waiting
+            await pace.keep()
 
     def _receive(self, connection: Connection, raw: str | bytes) -> None:
         if not self._old:
