@@ -5,7 +5,6 @@ The first methods may be called from any thread: they post to the engine's threa
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -17,8 +16,10 @@ import numpy as np
 
 from duologue.audio.frames import Framer
 from duologue.audio.vad import SAMPLE_RATE, WINDOW, VadState
+from duologue.engine.answer import Answer, Writing
 from duologue.engine.duplex import Intake
 from duologue.engine.loudspeaker import Loudspeaker
+from duologue.engine.overlap import Overlap
 from duologue.engine.runner import Spoken
 from duologue.errors import BusyError, PartError
 from duologue.streaming.events import (
@@ -70,13 +71,7 @@ class SessionConfig:
     idle_steps: int = 2_000  # in a row without text or speech, after which an answer counts as stuck
 
 
-_BACKGROUND = (
-    2.0  # seconds of lead that stand for an answer which nobody is waiting to hear: never urgent, never enough
-)
 _PREPARED = 0.5  # seconds of speech that are made of an answer while the user may yet go on
-
-
-_MOST_IDS, _KEPT_IDS = 64, 16  # ids of a text without an end that are written out together, and that are kept
 
 
 class _Phase(Enum):
@@ -84,25 +79,6 @@ class _Phase(Enum):
     ENDING = auto()  # the turn is over (or seems so) and will be heard as a whole
     ENDED = auto()  # it was heard; nothing is to be said yet
     ANSWERING = auto()  # ... and the loudspeaker may still be playing it when all is said
-
-
-@dataclass
-class _Overlap:
-    """Speech over an answer of which it is not known yet what it means."""
-
-    windows: list[np.ndarray]
-    at: float  # seconds of the session's audio before `windows`
-    before: int  # how many of them came before the speech
-    paused_at: float | None  # when the answer was made to stand still; None: it goes on meanwhile
-    judge: float  # seconds of speech after which it is judged next
-    dropped: int = 0  # windows that are kept no more
-
-    def add(self, window: np.ndarray, *, most: int) -> None:
-        self.windows.append(window)
-        if len(self.windows) > most:
-            del self.windows[0]
-            self.at += WINDOW / SAMPLE_RATE
-            self.dropped += 1
 
 
 class Session:
@@ -188,7 +164,7 @@ class Session:
         """Tells how many seconds of the answer have been played by now, where somebody knows; negative while it waits
         for what was said before it. Otherwise it counts as played from when it comes."""
         at = self._engine.now()
-        self._post(lambda: self._set_playing(heard, at))
+        self._post(lambda: self._saying.told(heard, at))
 
     def set_turns(self, config: TurnConfig | None, *, interrupts: bool | None = None) -> None:
         """Whether the engine finds the turns, from now on; a turn that has begun is forgotten. `interrupts`: whether
@@ -242,28 +218,13 @@ class Session:
 
     @property
     def speaking(self) -> bool:
-        if self._phase is not _Phase.ANSWERING or self._said_all or self._writing is not None:
+        if self._phase is not _Phase.ANSWERING or self._saying.complete or self._writing is not None:
             return False
-        return self._held is None or self._made < _PREPARED
+        return self._held is None or self._saying.made < _PREPARED
 
     def lead(self, now: float) -> float:
         """Seconds of speech made that cannot have been heard yet; -inf before the first."""
-        if not self._made:
-            return -math.inf
-        if not self._config.paced:
-            return _BACKGROUND
-        return self._made - self._played(now)
-
-    def _played(self, now: float) -> float:
-        """Seconds since the answer began to play, the time left out in which it stands still."""
-        if self._playing_since is None:
-            return 0.0
-        stands = self._overlap.paused_at if self._overlap else None
-        return (now if stands is None else stands) - self._playing_since
-
-    def _heard_seconds(self) -> float:
-        """Seconds of the answer that can have been heard, by the engine's clock."""
-        return max(0.0, min(self._made, self._played(self._engine.now())))
+        return self._saying.lead(now)
 
     # -- on the engine's thread: audio and turns ----------------------------------------------------------------------
 
@@ -288,14 +249,9 @@ class Session:
 
     def _clear_answer(self) -> None:
         self._clock = self._timer() if self._duplex else None
-        self._ids: list[int] = []
-        self._text = ""  # as far as it is written; `_said`: as far as it was delivered
-        self._said = ""
-        self._made = 0.0
-        self._playing_since: float | None = None
-        self._said_all = False
-        self._overlap: _Overlap | None = None
-        self._idle = 0
+        writing = Writing(self._engine.runner.model.text, endless=self._duplex)
+        self._saying = Answer(writing, paced=self._config.paced)
+        self._overlap: Overlap | None = None
 
     def _set_turns(self, config: TurnConfig | None, interrupts: bool | None = None) -> None:
         if interrupts is not None:
@@ -340,7 +296,7 @@ class Session:
         """More audio of the turn; during an answer it is the next turn's."""
         if self._phase is _Phase.ENDED and self._held is None:  # that turn stays without an answer
             self._stop(0.0)
-        elif self._audible and self._said_all:
+        elif self._audible and self._saying.complete:
             self._start_turn()
         elif self._phase is not _Phase.HEARING and self._held is None:
             self._behind = True
@@ -360,7 +316,7 @@ class Session:
             if self._loudspeaker is None:
                 self._cleaned = window, True
             else:
-                left = max(0.0, self._made - self._played(self._engine.now()))
+                left = max(0.0, self._saying.left(self._engine.now()))
                 self._cleaned = self._loudspeaker.clean(window, left=left)
         return self._cleaned[0] if self._cleaned else None
 
@@ -372,12 +328,12 @@ class Session:
         at = (self._samples - len(self._waiting) * WINDOW) / self._input_rate
         config = self._config.overlap or OverlapConfig()
         if self._overlap is not None:
-            self._overlap.add(window, most=round(config.longest / self._detector.window))
-            if not more and self._overlap.paused_at is not None:
+            self._overlap.add(window)
+            if not more and self._saying.stands:
                 return  # the echo that is still on its way: neither speech nor silence
         turn = self._detector.step(probability if more else 0.0, start=self._start(config))
         if self._overlap is not None:
-            return self._judge(self._overlap, self._detector, config, ended=at if turn is Turn.ENDED else None)
+            return self._judge(self._overlap, self._detector, ended=at if turn is Turn.ENDED else None)
         if turn is Turn.BEGAN:
             self._began(window, at)
         elif (self._detector.speaking or turn is Turn.ENDED) and (not self._audible or self._behind):
@@ -410,17 +366,17 @@ class Session:
         windows = [*self._recent, window]
         self._recent.clear()
         begin = max(0.0, at - len(windows) * WINDOW / self._input_rate)
-        if self._audible and not self._said_all and not self._interrupts:
+        if self._audible and not self._saying.complete and not self._interrupts:
             self._behind = True
-        elif self._audible and self._interrupts and (not self._said_all or self.lead(self._engine.now()) > 0):
-            config = self._config.overlap
-            enough = config.enough if config else 0.0
-            self._overlap = _Overlap(windows, begin, len(windows) - 1, self._engine.now(), enough)
+        elif self._audible and self._interrupts and (not self._saying.complete or self.lead(self._engine.now()) > 0):
+            now, config = self._engine.now(), self._config.overlap
+            self._saying.stand(now)
+            self._overlap = Overlap(config or OverlapConfig(), windows, begin, len(windows) - 1)
             if config is None:
                 return self._stop(None)
             if self._loudspeaker is not None:
                 self._loudspeaker.stand(True)
-            return self._emit(Paused(self._heard_seconds()))
+            return self._emit(Paused(self._saying.heard(now)))
         self._speech_started(begin, windows)
 
     def _speech_started(self, at: float, windows: list[np.ndarray]) -> None:
@@ -428,23 +384,22 @@ class Session:
         for window in windows:
             self._hear(window)
 
-    def _judge(self, overlap: _Overlap, detector: TurnDetector, config: OverlapConfig, *, ended: float | None) -> None:
+    def _judge(self, overlap: Overlap, detector: TurnDetector, *, ended: float | None) -> None:
         """Goes on with the answer where what was said over it asks for nothing, and stops it where it does.
 
         Args:
             ended: where in the session's audio what was said ended, if the detector says so already.
         """
+        config, saying = overlap.config, self._saying
         over = ended is not None or detector.silence >= config.silence
-        said = len(overlap.windows) + overlap.dropped - overlap.before
-        lasted = said * detector.window - detector.silence
-        if not over and lasted < overlap.judge:
+        if not overlap.due(silence=detector.silence, over=over):
             return
-        overlap.judge = max(lasted + config.again, 1.5 * lasted)
-        words = self._overhear(overlap, round(config.lead / detector.window))
-        left = self.lead(self._engine.now())
-        at_its_end = bool(words) and over and self._said_all and left < config.ending
+        words = overlap.words(lambda audio_N: self._engine.runner.overhear(audio_N, EXPECTED))
+        now = self._engine.now()
+        left = saying.lead(now)
+        at_its_end = bool(words) and over and saying.complete and left < config.ending
         if not is_backchannel(words) or at_its_end:
-            if left > 0 or not self._said_all:
+            if left > 0 or not saying.complete:
                 self._stop(None)
             else:  # it was heard to its end meanwhile
                 self._overlap = None
@@ -452,30 +407,14 @@ class Session:
             if ended is not None:
                 self._ended(ended)
             return
-        if overlap.paused_at is not None:  # a sign of listening, or a noise that sounds like speech
-            if self._playing_since is not None:
-                self._playing_since += self._engine.now() - overlap.paused_at
-            overlap.paused_at = None
+        if saying.stands:  # a sign of listening, or a noise that sounds like speech
+            saying.go_on(now)
             if self._loudspeaker is not None:
                 self._loudspeaker.stand(False)
             self._emit(Resumed())
         if over:
             self._overlap = None
             detector.reset()
-
-    def _overhear(self, overlap: _Overlap, lead: int) -> str:
-        """The words, if they ask for something when heard a second time with only `lead` windows before the speech:
-        what a listener makes of a hum or a noise is something else every time."""
-        windows = overlap.windows
-
-        def hear(some: list[np.ndarray]) -> str:
-            return self._engine.runner.overhear(np.concatenate(some), EXPECTED)
-
-        words = hear(windows)
-        if is_backchannel(words):
-            return words
-        again = hear(windows[max(0, overlap.before - overlap.dropped - lead) :])
-        return again if is_backchannel(again) else words
 
     def _ended(self, at: float) -> None:
         if self._audible and not self._behind:
@@ -553,7 +492,7 @@ class Session:
         runner = self._engine.runner
         if self._phase is _Phase.ENDED:  # text belongs before the end of the turn
             self._go_on()
-        elif self._said_all:
+        elif self._saying.complete:
             self._start_turn()
         if self._writing is None:
             self._writing = runner.writing(self._slot, *self._writings.popleft())
@@ -595,7 +534,7 @@ class Session:
             return
         if self.speaking:
             return
-        if self._said_all:
+        if self._saying.complete:
             self._start_turn()
         if self._phase in (_Phase.HEARING, _Phase.ENDING) or self._reading:  # once all is heard and read
             if self._phase is _Phase.ENDED:
@@ -618,33 +557,23 @@ class Session:
         """One step of the answer."""
         if self._duplex:
             return self._spoke_on(step)
-        self._idle += 1
-        if step.ids:
-            self._idle, self._ids = 0, self._ids + step.ids
-            before, self._text = self._text, self._engine.runner.model.text(self._ids)
-            if len(self._text) > len(before):
-                self._deliver(Text(self._text[len(before) :]))
+        saying, config = self._saying, self._config
+        saying.idle = 0 if step.ids or len(step.samples) else saying.idle + 1
+        if step.ids and (more := saying.writing.add(step.ids)):
+            self._deliver(Text(more))
         if len(step.samples):
-            self._idle = 0
-            if self._config.paced and self._made and self.lead(self._engine.now()) < 0 and self._engine.watch:
+            if config.paced and saying.made and self.lead(self._engine.now()) < 0 and self._engine.watch:
                 self._engine.watch.underrun()
-            self._made += len(step.samples) / self._output_rate
+            saying.made += len(step.samples) / self._output_rate
             self._deliver(Audio(step.samples))
-        stuck = self._idle > self._config.idle_steps or self._made > self._config.longest_answer
-        if step.done or stuck:
-            self._said_all = True
+        if step.done or saying.idle > config.idle_steps or saying.made > config.longest_answer:
+            saying.complete = True
             self._deliver(Done(self._metrics()))
 
     def _spoke_on(self, step: Spoken) -> None:
         """One tick of a family that has no turns: it goes on for as long as the conversation does."""
-        if step.ids:
-            self._ids += step.ids
-            before, self._text = self._text, self._engine.runner.model.text(self._ids)
-            if len(self._text) > len(before):
-                self._emit(Text(self._text[len(before) :]))
-            if len(self._ids) > _MOST_IDS:
-                del self._ids[:-_KEPT_IDS]
-                self._text = self._engine.runner.model.text(self._ids)
+        if step.ids and (more := self._saying.writing.add(step.ids)):
+            self._emit(Text(more))
         if len(step.samples):
             self._emit(Audio(step.samples))
 
@@ -655,15 +584,14 @@ class Session:
             return
         match event:
             case Text(text):
-                self._said += text
-                self._timed.text(self._said)
+                self._saying.delivered += text
+                self._timed.text(self._saying.delivered)
             case Audio(samples):
                 self._timed.audio(samples)
                 if self._loudspeaker is not None:
                     waiting = self._posted + self._windows.held + len(self._waiting) * WINDOW
                     self._loudspeaker.play(samples, late=waiting)
-                if self._playing_since is None:
-                    self._playing_since = self._engine.now()
+                self._saying.play(self._engine.now())
             case Done():
                 event = Done(self._metrics())
         self._emit(event)
@@ -689,16 +617,11 @@ class Session:
     def _metrics(self) -> Metrics:
         return self._timed.metrics(transcript=self._heard, question_seconds=self._question / self._input_rate)
 
-    def _set_playing(self, heard: float, at: float) -> None:
-        if self._playing_since is not None:
-            stands = self._overlap.paused_at if self._overlap else None
-            self._playing_since = (at if stands is None else stands) - heard
-
     def _stop(self, heard: float | None) -> None:
         if self._phase is _Phase.HEARING:
             return
-        heard, audible = self._heard_seconds() if heard is None else max(0.0, heard), self._audible
-        overlap = self._overlap
+        audible, overlap = self._audible, self._overlap
+        heard = self._saying.heard(self._engine.now()) if heard is None else max(0.0, heard)
         self._engine.report(self._engine.runner.truncate({self._slot: heard}))
         if self._loudspeaker is not None:
             self._loudspeaker.stop()
