@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 from browser import RATE, Page, between, chromium, pitch, pure, silence, sounding, wav
-from fakes import EchoConfig, EchoModel
+from fakes import DuplexEcho, EchoConfig, EchoModel
 from fakes import tone as question
 from page_server import scripted, tone
 from serving import served
@@ -369,4 +369,39 @@ def test_every_control_has_a_name_and_the_keyboard_reaches_it_in_order():
         page.page.keyboard.press("Escape")  # ... or not
         page.phase("idle")
         assert page.kinds()[-1] == "input_audio_buffer.clear"
+        page.check()
+
+
+def test_a_family_without_turns_is_talked_to_as_on_the_telephone(tmp_path):
+    mic = wav(tmp_path / "mic.wav", silence(1.0), asked(2.0), silence(2.5), asked(60))
+    with served(DuplexEcho()) as (address, _), chromium(mic) as browser:
+        page = Page(browser, address)
+        page.sees("press to begin")
+        assert page.page.is_hidden("#free") and page.page.is_visible("#empty .duplex")
+        assert page.page.locator("#talk").get_attribute("aria-label") == "Begin"
+        page.page.keyboard.press("Space")
+        page.phase("free")
+        page.sees("also while it speaks")
+        page.page.wait_for_selector(".it .said")
+        page.page.locator(".turn").nth(1).wait_for(timeout=15_000)
+        page.wait(1)
+        page.page.keyboard.press("Space")
+        page.phase("muted")
+        page.wait(1.5)
+        page.page.keyboard.press("Space")
+        page.phase("free")
+        page.wait(1)
+        page.page.keyboard.press("Escape")
+        page.sees("You have hung up.")
+        kinds = [kind for kind in page.kinds() if kind != "session.input_audio.append"]
+        assert kinds == ["session.start", "session.input_audio.mute", "session.input_audio.unmute"]
+        words = page.page.inner_text("#log")
+        assert re.match(r"you\n1 2 3[\d ]*\n\necho\nabc[a-z]*\n\nyou\n\d[\d ]*\n\necho\nabc", words), words
+        you, it = page.heard(tmp_path / "talk.wav")
+        said, answered = sounding(you, apart=0.5), sounding(it, apart=0.5)
+        assert len(said) == 3 and len(answered) == 3  # twice, and again when it was unmuted
+        for (begin, end), (start, stop) in zip(said, answered, strict=True):  # while it is spoken to, not after
+            assert begin < start < begin + 1 and abs((stop - start) - (end - begin)) < 0.6
+        page.page.click("#talk")
+        page.phase("free")
         page.check()

@@ -93,7 +93,8 @@ class HttpApi:
         return guarded
 
     async def models(self, request: Request) -> Response:
-        about = {"id": self.name, "object": "model", "created": 0, "owned_by": "duologue"}
+        about: dict[str, Any] = {"id": self.name, "object": "model", "created": 0, "owned_by": "duologue"}
+        about["duplex"] = self.engine.runner.spec.duplex  # beyond the protocol: whether it is spoken to without turns
         return JSONResponse({"object": "list", "data": [about]})
 
     # -- speech -------------------------------------------------------------------------------------------------------

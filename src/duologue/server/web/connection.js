@@ -1,8 +1,18 @@
-// The line to the server: OpenAI Realtime events as JSON over a WebSocket, dialled again when it breaks.
+// The line to the server: events as JSON over a WebSocket, dialled again when it breaks. A model with turns is spoken to by
+// OpenAI's Realtime API, one without by its Live API, and only once somebody has begun.
 
 const LATER = [1, 2, 4, 8, 15, 30]; // seconds before the next try
 const MOST_WAITING = 1 << 20; // bytes that may wait to be sent: about 16 seconds of speech
 const KEY = "duologue.key";
+const TURNS = {
+  path: model => `v1/realtime?${new URLSearchParams({ model: model.id, duologue: "1" })}`,
+  greeting: "session.created",
+};
+const DUPLEX = {
+  path: () => "v1/live/sessions",
+  hello: model => ({ type: "session.start", session: { model: model.id, audio: { format: { type: "audio/pcm", rate: 24000 } } } }),
+  greeting: "session.started",
+};
 
 /**
  * `on.event(event)` takes the server's events; `on.state(name, details)` what became of the line:
@@ -14,6 +24,7 @@ export class Connection {
     this.failures = 0;
     this.model = null; // chosen, or the server's first
     this.models = [];
+    this.begun = false; // whether a conversation without turns is wanted
     addEventListener("online", () => this.timer && this.dial());
     addEventListener("pagehide", () => this.socket?.close());
   }
@@ -39,15 +50,17 @@ export class Connection {
     const trouble = await this.look();
     if (call !== this.call) return;
     if (trouble) return this.failed(...trouble);
-    const query = new URLSearchParams({ model: this.model.id, duologue: "1" });
-    const url = new URL(`v1/realtime?${query}`, location.href);
+    if (this.duplex && !this.begun) return this.tell("resting");
+    const dialect = this.duplex ? DUPLEX : TURNS;
+    const url = new URL(dialect.path(this.model), location.href);
     url.protocol = url.protocol.replace("http", "ws");
     const socket = (this.socket = new WebSocket(url, this.key ? ["realtime", `openai-insecure-api-key.${this.key}`] : []));
+    socket.onopen = () => dialect.hello && socket.send(JSON.stringify(dialect.hello(this.model)));
     const patience = setTimeout(() => socket.close(), 15000);
     socket.onmessage = ({ data }) => {
       if (socket !== this.socket || typeof data !== "string") return;
       const event = parsed(data);
-      if (event?.type === "session.created") {
+      if (event?.type === dialect.greeting) {
         clearTimeout(patience);
         this.since = performance.now();
         this.tell("open", event.session);
@@ -62,6 +75,17 @@ export class Connection {
     };
   }
 
+  /** Whether the model has no turns. */
+  get duplex() {
+    return Boolean(this.model?.duplex);
+  }
+
+  /** Begins a conversation without turns. */
+  begin() {
+    this.begun = true;
+    return this.dial();
+  }
+
   hangUp() {
     clearTimeout(this.timer);
     this.timer = this.call = this.said = null;
@@ -73,6 +97,7 @@ export class Connection {
   /** Lets the line go until somebody wants it again. */
   rest(message) {
     this.hangUp();
+    this.begun = false;
     this.tell("resting", { message });
   }
 

@@ -1,9 +1,8 @@
 // Whose turn it is: from presses, sounds and the server's events to what is sent, played and shown.
 
-import { toBase64 } from "./connection.js";
 import { EVENTS, SILENCE } from "./events.js";
-import { Microphone, Player, RATE, Trouble } from "./sound.js";
-import { recall, remember } from "./store.js";
+import { RATE } from "./sound.js";
+import { Talker } from "./talker.js";
 
 const TAP = 300; // ms: a shorter press is a tap, after which the next press ends the question
 const BEFORE = 10; // blocks of 20 ms from before the press that belong to it: people speak as they press
@@ -12,14 +11,12 @@ const LONGEST = 55000; // ms of a question: a forgotten tap ends by itself
 const PATIENCE = 40000; // ms for an answer to begin
 const EXPECTED = ["response_cancel_not_active", "item_truncate_invalid_item_id"]; // races that harm nobody
 
-/** `view` shows: refresh(), glow(level), trouble(error or null), diagnostics(state), announce(text). */
-export class Conversation {
-  constructor({ line, words, waves, recording, view }) {
-    Object.assign(this, { line, words, waves, recording, view });
+/** A conversation by turns: the Realtime API. */
+export class Conversation extends Talker {
+  constructor(parts) {
+    super(parts);
     this.free = this.muted = false; // hands-free; ... and not listening
     this.pressed = 0; // when the button went down, in ms
-    this.voice = recall("voice");
-    this.omega = recall("omega");
     this.reset();
   }
 
@@ -50,52 +47,10 @@ export class Conversation {
 
   // -- sound ----------------------------------------------------------------------------------------------------------
 
-  /** Opens loudspeaker and microphone, once. Returns whether they are there. */
-  async hear() {
-    this.opening ??= this.open();
-    try {
-      await this.opening;
-      this.view.trouble(null);
-      return true;
-    } catch (error) {
-      this.shut();
-      this.view.trouble(error instanceof Trouble ? error : new Trouble("The sound cannot be used", error.message));
-      return false;
-    }
-  }
-
-  async open() {
-    this.player ??= await Player.open({
-      played: report => this.played(report),
-      audible: (id, at) => this.audible(id, at),
-      drained: id => this.drained(id),
-    });
-    this.player.context.resume(); // while the press counts as leave to
-    this.microphone = await Microphone.open(recall("microphone"), this.player.context, {
-      block: block => this.block(block),
-      lost: () => this.lost(),
-    });
-    await this.player.resume();
-    this.view.refresh();
-  }
-
-  async choose(deviceId) {
-    remember("microphone", deviceId);
-    if (!this.microphone) return;
-    this.shut();
-    await this.hear();
-  }
-
-  shut() {
-    this.microphone?.close();
-    this.microphone = this.opening = null;
-  }
-
   lost() {
-    this.shut();
     if (this.listening) this.drop();
     this.setFree(false);
-    this.view.trouble(new Trouble("The microphone is gone", "It was unplugged or taken away. Plug it in or choose another, then try again."));
+    super.lost();
   }
 
   block(block) {
@@ -104,16 +59,10 @@ export class Conversation {
     if (this.before.length > BEFORE) this.before.shift();
   }
 
-  write({ pcm, end }) {
-    this.view.glow(pcm.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 32768);
-    if (!this.line.send({ type: "input_audio_buffer.append", audio: toBase64(pcm) })) {
-      if (this.line.open) this.words.note("The line to the server is too slow for your voice; some of it was lost.", true);
-      return;
-    }
-    this.written += (pcm.length / RATE) * 1000;
-    this.writtenEnd = end;
-    this.waves.add("you", pcm, end);
-    this.recording.add("you", pcm, end);
+  write(block) {
+    if (!this.send("input_audio_buffer.append", block)) return;
+    this.written += (block.pcm.length / RATE) * 1000;
+    this.writtenEnd = block.end;
     if (this.listening && !this.free && this.asked() > LONGEST) this.ask();
   }
 
@@ -287,13 +236,6 @@ export class Conversation {
     this.waves.mark(ended, at);
   }
 
-  played({ pcm, rate, end, state }) {
-    this.waves.add("it", pcm, end, rate);
-    this.recording.add("it", rate === RATE ? pcm : thinned(pcm, rate), end);
-    if (this.phase !== "listening") this.view.glow(pcm.reduce((most, value) => Math.max(most, Math.abs(value)), 0) / 32768);
-    this.view.diagnostics(state);
-  }
-
   drained(id) {
     const answer = this.answers.get(id);
     if (!answer) return;
@@ -344,9 +286,4 @@ export class Conversation {
     else this.words.note(message ?? "The server did not understand this page.", true);
     this.view.refresh();
   }
-}
-
-/** Samples at the recording's rate, where the loudspeaker has its own: good enough to be kept. */
-function thinned(pcm, rate) {
-  return Int16Array.from({ length: Math.round((pcm.length * RATE) / rate) }, (_, i) => pcm[Math.min(pcm.length - 1, Math.round((i * rate) / RATE))]);
 }

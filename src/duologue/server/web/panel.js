@@ -7,12 +7,13 @@ const $ = id => document.getElementById(id);
 
 export class Panel {
   constructor({ line, conversation, words, recording }) {
-    Object.assign(this, { line, conversation, words, recording });
+    Object.assign(this, { line, words, recording });
+    this.now = conversation; // the one that is held: there are two kinds
     $("open-settings").addEventListener("click", () => this.openSettings());
     $("open-save").addEventListener("click", () => this.openSave());
     for (const dialog of document.querySelectorAll("dialog"))
       dialog.addEventListener("click", event => event.target === dialog && dialog.close()); // beside it
-    $("microphone").addEventListener("change", () => conversation.choose($("microphone").value));
+    $("microphone").addEventListener("change", () => this.conversation.choose($("microphone").value));
     $("models").addEventListener("change", () => this.chooseModel());
     $("voices").addEventListener("change", () => this.chooseVoice());
     $("omega").addEventListener("input", () => ($("omega-shown").textContent = $("omega").value));
@@ -24,6 +25,8 @@ export class Panel {
     $("save-words").addEventListener("click", () => save(new Blob([words.text], { type: "text/plain" }), `${name()}.txt`));
     navigator.mediaDevices?.addEventListener?.("devicechange", () => this.listMicrophones());
   }
+
+  get conversation() { return this.now(); }
 
   openSettings() {
     this.listMicrophones();

@@ -65,6 +65,8 @@ export class Player {
   }
 
   push(id, pcm) { this.node.port.postMessage({ push: pcm, id }, [pcm.buffer]); }
+  /** More of a sound that has no end: what waits for too long is left out, silence first. */
+  flow(id, pcm) { this.node.port.postMessage({ push: pcm, id, flows: true }, [pcm.buffer]); }
   end(id) { this.node.port.postMessage({ end: id }); }
   hold() { this.node.port.postMessage({ hold: true }); }
   go() { this.node.port.postMessage({ go: true }); }

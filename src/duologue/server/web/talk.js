@@ -2,6 +2,7 @@
 
 import { Connection } from "./connection.js";
 import { Conversation } from "./conversation.js";
+import { Duplex } from "./duplex.js";
 import { Panel } from "./panel.js";
 import { Recording } from "./recording.js";
 import { insecure } from "./sound.js";
@@ -16,6 +17,7 @@ const HINTS = {
   off: "", idle: "hold to talk, or tap", listening: "listening: let go when you have asked", waiting: "thinking",
   answering: "press to interrupt", paused: "go on speaking to interrupt", free: "just speak", muted: "not listening: press to go on",
 };
+const DUPLEX_HINTS = { off: "", free: "speak whenever you like, also while it speaks", muted: HINTS.muted };
 const LABELS = { listening: "Ask", answering: "Interrupt", paused: "Interrupt", free: "Mute the microphone", muted: "Unmute the microphone" };
 
 // --- what is seen ----------------------------------------------------------------------------------------------------
@@ -26,11 +28,13 @@ const view = {
     document.body.dataset.phase = phase;
     const resting = line.state === "resting";
     button.disabled = phase === "off" && !resting;
-    free.disabled = phase === "off";
+    document.body.dataset.kind = line.duplex ? "duplex" : "turns";
+    free.disabled = phase === "off" || line.duplex;
     free.checked = talk.free;
-    const hint = resting ? "press to begin again" : phase === "listening" && talk.free ? "listening" : latched ? "listening: tap when you have asked" : talk.free && phase === "answering" ? "speak or press to interrupt" : HINTS[phase];
+    const begin = words.turns.length ? "press to begin again" : "press to begin";
+    const hint = resting ? begin : line.duplex ? DUPLEX_HINTS[phase] : phase === "listening" && talk.free ? "listening" : latched ? "listening: tap when you have asked" : talk.free && phase === "answering" ? "speak or press to interrupt" : HINTS[phase];
     if ($("hint").textContent !== hint) $("hint").textContent = hint;
-    button.setAttribute("aria-label", LABELS[phase] ?? "Talk");
+    button.setAttribute("aria-label", resting ? "Begin" : LABELS[phase] ?? "Talk");
     button.classList.toggle("held", Boolean(talk.pressed) || latched);
     awake(talk.free || !["off", "idle"].includes(phase));
   },
@@ -40,7 +44,7 @@ const view = {
   },
 
   trouble(error) {
-    if (!error && line.state !== "open" && line.state !== "connecting") return; // the line has its own
+    if (!error && !["open", "connecting", "resting"].includes(line.state)) return; // the line has its own
     show(error?.title, error?.text, error?.retry ? () => talk.hear() : null);
   },
 
@@ -75,12 +79,16 @@ function status(text, kind) {
   $("status").className = kind;
 }
 
+function named() {
+  $("model").textContent = $("lane").textContent = words.name = line.model?.id ?? "";
+}
+
 const STATES = {
   connecting() { status("connecting", "wait"); },
   open() {
     status("ready", "on");
     show();
-    $("model").textContent = $("lane").textContent = words.name = line.model.id;
+    named();
     if (!window.isSecureContext) view.trouble(insecure());
     if (talk.words.turns.length) words.note("Connected again.");
   },
@@ -98,8 +106,11 @@ const STATES = {
     show("The server refused this page", message ?? "", () => line.dial());
   },
   resting({ message }) {
-    status("resting", "wait");
-    show("The conversation is resting", `${message} Press the button to begin again.`);
+    status(message ? "resting" : "ready", message ? "wait" : "on");
+    named();
+    if (message) show("The conversation is resting", `${message} Press the button to begin again.`);
+    else if (window.isSecureContext) show();
+    else view.trouble(insecure());
   },
   key({ wrong }) {
     status("key wanted", "wait");
@@ -127,14 +138,19 @@ const line = new Connection({
   event: event => talk.take(event),
   state(state, details) {
     if (state !== "key") $("key-form").hidden = true;
+    const [chosen, other] = line.duplex ? [duplex, turns] : [turns, duplex];
+    if (talk !== chosen) other.shut();
+    talk = chosen;
     if (state !== "open") talk.reset();
     if (["refused", "key", "resting"].includes(state)) talk.setFree(false);
     STATES[state](details);
     view.refresh();
   },
 });
-const talk = new Conversation({ line, words, waves, recording, view });
-new Panel({ line, conversation: talk, words, recording });
+const parts = { line, words, waves, recording, view };
+const turns = new Conversation(parts), duplex = new Duplex(parts);
+let talk = turns;
+new Panel({ line, conversation: () => talk, words, recording });
 
 // --- what is pressed -------------------------------------------------------------------------------------------------
 

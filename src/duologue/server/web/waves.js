@@ -6,12 +6,14 @@ const STEP = 50; // ms that one bar stands for
 const PITCH = 5; // pixels from bar to bar
 const BEHIND = 140; // ms by which the picture lags, so that what it shows is complete
 const KEPT = 512; // bars
+const LANE = 18; // pixels
 
 export class Waves {
   constructor(canvas) {
     this.canvas = canvas;
     this.bars = { you: new Map(), it: new Map() }; // number of the step: loudest sample
     this.marks = [];
+    this.said = []; // words, and when they sound
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.until = 0; // when the last of it has left the picture
     new ResizeObserver(() => this.draw()).observe(canvas);
@@ -34,6 +36,14 @@ export class Waves {
     this.marks.push({ from, to, text: `${Math.round(to - from)} ms` });
     if (this.marks.length > 8) this.marks.shift();
     this.wake(to);
+  }
+
+  /** Writes a word where the model says it, in ms. */
+  say(text, at) {
+    if (!text) return;
+    this.said.push({ text, at });
+    if (this.said.length > KEPT) this.said.shift();
+    this.wake(at);
   }
 
   wake(end) {
@@ -61,7 +71,8 @@ export class Waves {
     const pen = canvas.getContext("2d"), style = getComputedStyle(canvas), colour = name => style.getPropertyValue(name).trim();
     pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.clearRect(0, 0, width, height);
-    const middle = height / 2, now = performance.now() - BEHIND, x = ms => width - ((now - ms) / STEP) * PITCH;
+    const lane = this.said.length ? LANE : 0; // of words, below the sound
+    const middle = (height - lane) / 2, now = performance.now() - BEHIND, x = ms => width - ((now - ms) / STEP) * PITCH;
     pen.fillStyle = colour("--line");
     pen.fillRect(0, middle - 0.5, width, 1);
     for (const [track, side] of [["you", -1], ["it", 1]]) {
@@ -74,7 +85,22 @@ export class Waves {
       }
       pen.fill();
     }
+    if (lane) this.words(pen, x, height, colour);
     for (const { from, to, text } of this.marks) this.bracket(pen, x(from), x(to), middle, text, colour);
+  }
+
+  /** Words stand where they sound, or behind the one before. */
+  words(pen, x, height, colour) {
+    pen.font = "600 11px system-ui, sans-serif";
+    pen.textAlign = "left";
+    pen.fillStyle = colour("--it");
+    let free = -Infinity;
+    for (const { text, at } of this.said) {
+      const left = Math.max(x(at), free);
+      free = left + pen.measureText(text).width + 4;
+      if (free < 0 || left > this.canvas.clientWidth) continue;
+      pen.fillText(text, left, height - 4);
+    }
   }
 
   bracket(pen, from, to, middle, text, colour) {

@@ -6,6 +6,8 @@ const BLOCK = 480; // samples of the microphone that are handed on at once: 20 m
 const REPORT = 512; // frames between two reports of what is played
 const LEAST = 0.04, MOST = 0.6; // seconds that the jitter buffer may wait for before it plays
 const LONGEST = 330 * RATE; // samples that may wait to be played
+const AHEAD = 0.1, FAR = 0.5; // seconds beyond the target from which silence, and anything, of an endless sound is left out
+const QUIET = 3e-3; // -50 dB
 const AUDIBLE = 1e-3; // -60 dB: from here on a sample counts as sound
 
 /** Resamples a stream by a windowed sinc, one phase of it for each place that an output can have between two inputs. */
@@ -93,7 +95,7 @@ class Capture extends AudioWorkletProcessor {
  *
  * It plays once `target` seconds are there (or the whole answer is). Where the sound runs dry and more of the same
  * answer comes later, the target grows by what was missing; each answer without such a gap takes a tenth off it.
- * Takes {push: Int16Array, id}, {end: id}, {hold}, {go}, {clear: ticket}. What was played of an answer is counted in
+ * Takes {push: Int16Array, id, flows}, {end: id}, {hold}, {go}, {clear: ticket}. What was played of an answer is counted in
  * samples at 24 kHz.
  */
 class Playback extends AudioWorkletProcessor {
@@ -115,7 +117,10 @@ class Playback extends AudioWorkletProcessor {
   }
 
   take(message) {
-    if (message.push) this.push(message.id, message.push);
+    if (message.push) {
+      this.push(message.id, message.push);
+      if (message.flows) this.catchUp(this.answers[this.answers.length - 1]);
+    }
     else if (message.end) for (const answer of this.answers) answer.ended ||= answer.id === message.end;
     else if (message.hold) this.held = true;
     else if (message.go) this.held = false;
@@ -135,6 +140,18 @@ class Playback extends AudioWorkletProcessor {
     answer.pieces.push(piece);
     answer.left += piece.length;
     this.waiting += piece.length;
+  }
+
+  /** Leaves out what waits beyond the target: silence soon, sound only where much waits. */
+  catchUp(answer) {
+    const most = extra => (this.target + extra) * sampleRate;
+    const quiet = piece => piece.every(value => Math.abs(value) < QUIET);
+    for (let i = answer.pieces.length - 1; i > 0 && answer.left > most(AHEAD); i--) {
+      if (answer.left < most(FAR) && !quiet(answer.pieces[i])) continue;
+      const [piece] = answer.pieces.splice(i, 1);
+      answer.left -= piece.length;
+      this.waiting -= piece.length;
+    }
   }
 
   late(answer) { // the loudspeaker has waited for this
