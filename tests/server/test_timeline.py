@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from duologue.server.timeline import Lane, Timeline
+from duologue.server.timeline import Lane, Streams, Timeline
 from duologue.server.witness import Called, Wrote
 from duologue.streaming.events import (
     Audio,
@@ -142,3 +142,34 @@ def test_a_lane_gives_what_it_got_however_it_is_cut():
     cuts = sorted({*chance.integers(0, 4_999, 30).tolist(), 5_000})
     got = np.concatenate([lane.take(cut) for cut in cuts])
     assert np.array_equal(got[:3_000], want[:3_000]) and not got[3_000:].any()
+
+
+@pytest.mark.parametrize("until", [(12,), (0.5, 2.2, 3.7, 5.2, 12)])
+def test_without_turns_both_sounds_go_on_and_words_are_told_by_pauses(until):
+    timeline, entries = Streams(RATE, RATE), []
+    steps = iter(until)
+    at, next_take, sounds = 0.0, next(steps), []
+    for tick in range(100):
+        at = tick / 10
+        if at > next_take:
+            sounds.append(timeline.take(next_take))
+            entries += timeline.entries()
+            next_take = next(steps)
+        if not 20 <= tick < 40:  # nothing comes from the user for two seconds
+            timeline.hear(at + 0.1, ones(0.1))
+        timeline.happen(at, Audio(ones(0.1)))
+        if tick in (0, 5, 10, 40, 45):
+            timeline.happen(at, Text(f" {tick}"))
+        if tick in (7, 9, 80):
+            timeline.happen(at, Heard("and"[: {7: 1, 9: 3, 80: 3}[tick]] + " so" * (tick == 80), False))
+    timeline.close()
+    sounds.append(timeline.take(12))
+    entries += timeline.entries()
+    sound = np.concatenate(sounds)
+    assert (spans(sound[:, 0]), spans(sound[:, 1])) == ([(0.0, 2.0), (4.0, 10.0)], [(0.0, 10.0)])
+    assert sorted(entries, key=lambda entry: entry["from"]) == [
+        {"from": 0.0, "to": 1.0, "role": "assistant", "text": "0 5 10"},
+        {"from": 0.7, "to": 0.9, "role": "user", "text": "and"},
+        {"from": 4.0, "to": 4.5, "role": "assistant", "text": "40 45"},
+        {"from": 8.0, "to": 8.0, "role": "user", "text": "so"},
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from fakes import ANSWER, EchoConfig, EchoModel, tone
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -9,6 +10,7 @@ from realtime_talk import RATE, Desk, message, silence
 
 from duologue.errors import ServerError
 from duologue.server.tracing import Tracing
+from duologue.streaming.events import Audio, Late, Text
 
 WEATHER = {"type": "function", "name": "weather", "description": "Tells it.", "parameters": {"type": "object"}}
 
@@ -65,3 +67,20 @@ def test_a_collector_is_an_address():
     with pytest.raises(ServerError, match="--otel: need the address"):
         Tracing.over_http("localhost:4318")
     Tracing.over_http("http://localhost:4318").close()
+
+
+def test_a_conversation_without_turns_is_one_span(exporter):
+    tracing = Tracing(exporter)
+    witness = tracing.open("live", "live_1", model="echo", rates=(16_000, 24_000))
+    for _ in range(10):
+        witness.hear(np.zeros(1_600, np.float32))
+        witness.happen(Audio(np.zeros(2_400, np.float32)))
+        witness.happen(Text("secret"))
+    witness.happen(Late(0.25))
+    witness.close()
+    tracing.close()
+    (span,) = exporter.get_finished_spans()
+    found = dict(span.attributes)
+    assert span.name == "duologue.conversation" and found["gen_ai.conversation.id"] == "live_1"
+    assert (found["duologue.heard_seconds"], found["duologue.audio_seconds"]) == (1.0, 1.0)
+    assert found["duologue.late_seconds"] == 0.25 and "secret" not in str(found)

@@ -212,10 +212,11 @@ class Server:
         found: list[Witness] = [SessionLog(kind, name, texts=self.config.log_text)]
         model, spec = self.pipeline.name, self.engine.runner.spec
         if self._tracing:
-            found.append(self._tracing.open(kind, name, model=model))
+            both = (spec.input_rate, spec.output_rate) if spec.duplex else None
+            found.append(self._tracing.open(kind, name, model=model, rates=both))
         if self._recordings and kind != "http":
             rates = {"rate_in": spec.input_rate, "rate": spec.output_rate}
-            found.append(self._recordings.open(kind, name, model=model, **rates))
+            found.append(self._recordings.open(kind, name, model=model, duplex=spec.duplex, **rates))
         return Several(found)
 
     async def _health(self, request: Request) -> Response:

@@ -26,7 +26,7 @@ import numpy as np
 from duologue.audio.io import WavWriter
 from duologue.errors import AudioError, ServerError, where
 from duologue.server.session_log import short
-from duologue.server.timeline import Timeline
+from duologue.server.timeline import Streams, Timeline
 from duologue.server.witness import Happening
 from duologue.streaming.events import Audio
 
@@ -97,9 +97,10 @@ class Recordings:
         if self._thread.is_alive():
             self._thread.join(timeout=10.0)
 
-    def open(self, kind: str, name: str, *, model: str, rate_in: int, rate: int) -> Recording:
+    def open(self, kind: str, name: str, *, model: str, rate_in: int, rate: int, duplex: bool = False) -> Recording:
         """The recording of a conversation. Nothing is written before something happens."""
-        return Recording(self, kind, name, model=model, rate_in=rate_in, rate=rate)
+        timeline = Streams(rate_in, rate) if duplex else Timeline(rate_in, rate)
+        return Recording(self, kind, name, timeline, model=model)
 
     def post(self, size: int, job: Callable[[], None]) -> bool:
         """Has something done on the thread. Returns whether there was room for its bytes."""
@@ -183,13 +184,13 @@ class Recordings:
 class Recording:
     """One conversation: a witness. The methods of a witness come from anywhere, the others on the thread."""
 
-    def __init__(self, recordings: Recordings, kind: str, name: str, *, model: str, rate_in: int, rate: int):
+    def __init__(self, recordings: Recordings, kind: str, name: str, timeline: Timeline | Streams, *, model: str):
         self._recordings, self._name = recordings, short(name)
         self._begin = recordings.clock()
         made = datetime.fromtimestamp(recordings.wall(), timezone.utc)
         self.folder = recordings.config.folder / f"{made.strftime(_STAMP)}-{self._name}"
         self._about = {"session": name, "protocol": kind, "model": model, "began": made.isoformat(timespec="seconds")}
-        self._timeline = Timeline(rate_in, rate)
+        self._timeline = timeline
         self._sound: WavWriter | None = None
         self._size = 0
         self._lost = False  # whether something could not be taken

@@ -17,6 +17,9 @@ from duologue.streaming.events import Done, Heard, Interrupted, Text
 logger = logging.getLogger(__name__)
 
 
+_LONGEST = 500  # characters of a line
+
+
 def short(name: str) -> str:
     """How the log calls a conversation: the end of its id, which is random."""
     return name[-8:]
@@ -46,6 +49,8 @@ class SessionLog:
                 self._info("%s wrote: %s", role, text)
             case Text(text) if self._texts:
                 self._said += text
+                if len(self._said) > _LONGEST:  # without turns, an answer has no end
+                    self._tell_said()
             case Done(metrics):
                 self._answers += 1
                 first = "nothing" if metrics.first_audio_ms is None else f"{metrics.first_audio_ms:.0f} ms"
@@ -58,6 +63,7 @@ class SessionLog:
                 self._tell_said()
 
     def close(self) -> None:
+        self._tell_said()
         self._info("over after %.0f s, %d answers", self._clock() - self._begin, self._answers)
 
     def _tell_said(self) -> None:

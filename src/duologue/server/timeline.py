@@ -6,6 +6,7 @@ ahead of time, what was not heard is taken back.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,8 @@ from duologue.streaming.events import (
     Text,
 )
 
-_LATE = 0.3  # seconds that the user's audio may come late without a gap
+_LATE = 0.3  # seconds that audio may come late without a gap
+_PAUSE = 1.5  # seconds without a word, after which the next begins an entry of its own, where there are no turns
 
 
 class Lane:
@@ -73,6 +75,72 @@ class _Answer:
     begin: int | None = None  # position of its first sound
     text: str = ""
     done: bool = False  # whether all of it was made
+
+
+class Streams:
+    """A conversation without turns: two sounds that go on all the time, and words as they come; see `Timeline`."""
+
+    def __init__(self, rate_in: int, rate: int):
+        self.rate, self._rate_in = rate, rate_in
+        self._resampler = Resampler(rate_in, rate)
+        self._user, self._model = Lane(), Lane()
+        self._heard = ""  # all of it
+        self._said: dict[str, dict[str, Any]] = {}  # by role: the entry that may yet go on
+        self._entries: list[dict[str, Any]] = []
+
+    @property
+    def end(self) -> float:
+        return max(self._user.end, self._model.end) / self.rate
+
+    def hear(self, at: float, samples: np.ndarray) -> None:
+        self._put(self._user, at - len(samples) / self._rate_in, self._resampler(samples))
+
+    def happen(self, at: float, event: Happening) -> None:
+        match event:
+            case Heard(text):
+                more = text[len(self._heard) :] if text.startswith(self._heard) else f" {text}"
+                self._heard = text
+                self._add("user", more, at)
+            case Text(text):
+                self._add("assistant", text, at)
+            case Audio(samples):
+                self._put(self._model, at, samples)
+            case Wrote(role, text):
+                self._entries.append(_entry(role, text, at, at))
+            case Called(name):
+                self._entries.append(_entry("function_call", name, at, at))
+
+    def take(self, until: float) -> np.ndarray:
+        self._finish(until - _PAUSE)
+        place = round(until * self.rate)
+        return np.stack([self._user.take(place), self._model.take(place)], axis=1)
+
+    def close(self) -> None:
+        self._finish(math.inf)
+
+    def entries(self) -> list[dict[str, Any]]:
+        entries, self._entries = self._entries, []
+        return entries
+
+    def _put(self, lane: Lane, at: float, samples: np.ndarray) -> None:
+        begin = round(at * self.rate)
+        lane.put(begin if begin > lane.end + _LATE * self.rate else lane.end, samples)
+
+    def _add(self, role: str, text: str, at: float) -> None:
+        entry = self._said.get(role)
+        if entry is not None and at - entry["to"] > _PAUSE:
+            self._finish(at - _PAUSE)
+        if role not in self._said:
+            self._said[role] = _entry(role, "", at, at)
+        self._said[role]["text"] += text
+        self._said[role]["to"] = round(at, 3)
+
+    def _finish(self, before: float) -> None:
+        """What had its last word before a time goes on no more."""
+        for role, entry in sorted(self._said.items(), key=lambda each: each[1]["from"]):
+            if entry["to"] < before:
+                self._entries.append({**entry, "text": entry["text"].strip()})
+                del self._said[role]
 
 
 class Timeline:
@@ -189,4 +257,8 @@ class Timeline:
         )
 
     def _note(self, role: str, text: str, begin: float, end: float, **more: Any) -> None:
-        self._entries.append({"from": round(begin, 3), "to": round(end, 3), "role": role, "text": text, **more})
+        self._entries.append({**_entry(role, text, begin, end), **more})
+
+
+def _entry(role: str, text: str, begin: float, end: float) -> dict[str, Any]:
+    return {"from": round(begin, 3), "to": round(end, 3), "role": role, "text": text}

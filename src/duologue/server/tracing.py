@@ -1,5 +1,5 @@
-"""A span for each turn of a conversation, for whoever collects OpenTelemetry: how soon it was answered and how much was
-said, never what. Needs the extra `otel`; without `--otel` nothing of it is imported."""
+"""A span for each turn of a conversation, or for all of one without turns, for whoever collects OpenTelemetry: how soon it
+was answered and how much was said, never what. Needs the extra `otel`; without `--otel` nothing of it is imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from duologue.errors import ServerError
 from duologue.server.realtime.usage import input_audio_tokens, output_audio_tokens, text_tokens
 from duologue.server.witness import Called, Happening
-from duologue.streaming.events import Done, Failed, Heard, Interrupted, Metrics, SpeechStarted, Text
+from duologue.streaming.events import Audio, Done, Failed, Heard, Interrupted, Late, Metrics, SpeechStarted, Text
 
 _MISSING = "--otel: this needs the package {}; pip install 'duologue[otel]'"
 
@@ -56,8 +56,12 @@ class Tracing:
             raise ServerError(_MISSING.format(error.name)) from error
         return Tracing(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces"))
 
-    def open(self, kind: str, name: str, *, model: str) -> Turns:
-        """The witness of a conversation."""
+    def open(self, kind: str, name: str, *, model: str, rates: tuple[int, int] | None = None) -> Turns | Whole:
+        """The witness of a conversation.
+
+        Args:
+            rates: Hz of the user's and of the model's sound, in a conversation without turns.
+        """
         about = {
             "gen_ai.operation.name": "chat",
             "gen_ai.provider.name": "duologue",
@@ -65,7 +69,7 @@ class Tracing:
             "gen_ai.conversation.id": name,
             "duologue.protocol": kind,
         }
-        return Turns(self._tracer, about, self._wall)
+        return Whole(self._tracer, about, self._wall, rates) if rates else Turns(self._tracer, about, self._wall)
 
     def close(self) -> None:
         """Sends what waits."""
@@ -109,6 +113,37 @@ class Turns:
 
             span.set_status(StatusCode.ERROR)
         span.end(end_time=self._wall())
+
+
+class Whole:
+    """A witness that makes one span of a conversation without turns."""
+
+    def __init__(self, tracer: Any, about: dict[str, str], wall: Callable[[], int], rates: tuple[int, int]):
+        self._wall, self._rates = wall, rates
+        self._span = tracer.start_span("duologue.conversation", start_time=wall(), attributes=about)
+        self._heard = self._said = 0  # samples
+        self._late = 0.0  # seconds
+
+    def hear(self, samples: np.ndarray) -> None:
+        self._heard += len(samples)
+
+    def happen(self, event: Happening) -> None:
+        match event:
+            case Audio(samples):
+                self._said += len(samples)
+            case Late(seconds):
+                self._late += seconds
+            case Failed():
+                from opentelemetry.trace import StatusCode
+
+                self._span.set_status(StatusCode.ERROR)
+
+    def close(self) -> None:
+        heard, said = self._heard / self._rates[0], self._said / self._rates[1]
+        self._span.set_attributes(
+            {"duologue.heard_seconds": heard, "duologue.audio_seconds": said, "duologue.late_seconds": self._late}
+        )
+        self._span.end(end_time=self._wall())
 
 
 def _numbers(metrics: Metrics) -> dict[str, Any]:
