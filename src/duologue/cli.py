@@ -289,7 +289,9 @@ def make_dialogues(
 @app.command("eval", help="Measure a model against what it must reach, and write a report.")
 def measure(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="Which tasks: mini (all), bench or mimi.", show_default=False)] = "",
+    name: Annotated[
+        str, typer.Argument(help="Which tasks: mini (all), bench, mimi or duplex.", show_default=False)
+    ] = "",
     model: ModelOption = "mini",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
     settings: SettingOption = None,

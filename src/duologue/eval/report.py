@@ -280,6 +280,9 @@ def _page(
     ]
     parts.append(html_table(("task", "when", "seconds", "load average after it"), loads))
     parts.append("<p>All raw numbers: <a href='raw.json'>raw.json</a>.</p>")
+    for page in sorted(out.glob("*.html")):
+        if page.name != "index.html":
+            parts.append(f"<p>More: <a href='{html.escape(page.name)}'>{html.escape(page.name)}</a>.</p>")
     return html_page(title, parts)
 
 

@@ -30,6 +30,7 @@ from duologue.errors import ConfigError, DataError, DuologueError
 from duologue.eval.bench import BENCH
 from duologue.eval.codec import CODEC
 from duologue.eval.context import Context, fingerprint
+from duologue.eval.duplex import DUPLEX, DUPLEX_LIVE
 from duologue.eval.judges import Dnsmos
 from duologue.eval.metrics import Interval
 from duologue.eval.remembering import RECALL
@@ -45,6 +46,8 @@ EVALUATIONS: dict[str, tuple[Task, ...]] = {
     "bench": BENCH,
     "serve": SERVE,
     "mimi": CODEC,
+    "duplex": DUPLEX,
+    "duplex-live": DUPLEX_LIVE,
 }
 
 
@@ -66,7 +69,8 @@ def run(
     """Measures a model and writes a report: `duologue eval mini`.
 
     Args:
-        name: which tasks: "mini", all that mini is held to, "bench", those of speed and size, or "mimi", a codec's.
+        name: which tasks: "mini", all that mini is held to, "bench", those of speed and size, "mimi", a codec's, or
+            "duplex", those of a line that never closes ("duplex-live": in real time).
         model: a packaged model or a model folder.
         out: the report's folder; None: docs/reports/MODEL-DATE.
         settings: changes to the model's config, such as "omega=20".
@@ -129,7 +133,8 @@ def command(
     name: str, *, model: str = "mini", settings: Sequence[str] = (), quick: bool = False, only: Sequence[str] | None
 ) -> str:
     """What is typed for these numbers, wherever the model and the report lie."""
-    words = {"mini": ["eval", "mini"], "mimi": ["eval", "mimi"], "bench": ["bench"]}.get(name, ["bench", name])
+    evaluations = {each: ["eval", each] for each in ("mini", "mimi", "duplex", "duplex-live")}
+    words = {**evaluations, "bench": ["bench"]}.get(name, ["bench", name])
     named = Path(model).name
     words += ["--model", named] if named != "mini" else []
     words += [word for setting in settings for word in ("--set", setting)]
@@ -195,7 +200,7 @@ def run_tasks(context: Context, tasks: Sequence[Task], *, again: bool = False, t
             show.say(summary(task, json.loads(path.read_text(encoding="utf-8"))))
     return write_report(
         context.out,
-        entries(context, (*EVALUATIONS["mini"], *SERVE, *CODEC)),
+        entries(context, (*EVALUATIONS["mini"], *SERVE, *CODEC, *DUPLEX, *DUPLEX_LIVE)),
         title=title,
         machine=machine(context),
     )

@@ -47,22 +47,28 @@ class DepthBlock(nn.Module):
         self.ffn_norm = make_norm(c.norm, c.dim, c.norm_eps)
         self.sets = nn.ModuleList(DepthSet(c, ffn_dim) for ffn_dim in c.ffn_dims)
 
-    def forward(self, x_NSD: Tensor, first: int, kept: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
-        """Runs steps `first`, `first` + 1, ...
-
-        Args:
-            kept: keys and values of the frame's steps, [N, H, steps, D], written here; None: there are no others.
-        """
-        sets = [self.sets[self.weight_of[step]] for step in range(first, first + x_NSD.shape[1])]
+    def forward(self, x_NSD: Tensor, mask_NSS: Tensor) -> Tensor:
+        """Runs all steps of whole frames."""
+        sets = [self.sets[which] for which in self.weight_of]
         qkv = per_step([one.qkv for one in sets], self.attention_norm(x_NSD))
         qkv = qkv.unflatten(-1, (self.heads + 2 * self.key_heads, -1)).transpose(1, 2)
         q, k, v = qkv.split([self.heads, self.key_heads, self.key_heads], dim=1)
-        if kept is not None:
-            end = first + len(sets)
-            kept[0][:, :, first:end], kept[1][:, :, first:end] = k, v
-            k, v = kept[0][:, :, :end], kept[1][:, :, :end]
-        x_NSD = x_NSD + per_step([one.out for one in sets], attend(q, k, v, mask))
+        x_NSD = x_NSD + per_step([one.out for one in sets], attend(q, k, v, mask_NSS))
         return x_NSD + per_step([one.feed_forward for one in sets], self.ffn_norm(x_NSD))
+
+    def step(self, x_ND: Tensor, step: int, kept_NHSD: Tensor) -> Tensor:
+        """Runs one step. A step is made of many small calls, and each costs: so there are as few as can be.
+
+        Args:
+            kept_NHSD: keys, then values of the frame's steps before; this one's are written there.
+        """
+        one, kept = self.sets[self.weight_of[step]], kept_NHSD.dtype
+        qkv_NHD = one.qkv(self.attention_norm(x_ND)).to(kept).unflatten(1, (self.heads + 2 * self.key_heads, -1))
+        kept_NHSD[:, :, step] = qkv_NHD[:, self.heads :]
+        k, v = kept_NHSD[:, :, : step + 1].chunk(2, dim=1)
+        mixed_NSD = attend(qkv_NHD[:, : self.heads, None], k, v)
+        x_ND = x_ND + one.out(mixed_NSD[:, 0].to(x_ND.dtype))
+        return x_ND + one.feed_forward(self.ffn_norm(x_ND))
 
 
 class DepthTransformer(nn.Module):
@@ -104,7 +110,7 @@ class DepthTransformer(nn.Module):
         x_NSD = torch.stack([inputs[step] + self._embed(step, tokens_NS[:, step]) for step in range(c.steps)], 1)
         seen_SS = torch.ones(c.steps, c.steps, dtype=torch.bool, device=z_ND.device).tril()
         for layer in self.layers:
-            x_NSD = layer(x_NSD, 0, None, seen_SS[None])
+            x_NSD = layer(x_NSD, seen_SS[None])
         return torch.stack([self._score(step, x_NSD[:, step]) for step in range(c.steps)], 1)
 
     def generate(self, z_ND: Tensor, text_N: Tensor, count: int, choose: Callable[[int, Tensor], Tensor]) -> Tensor:
@@ -115,12 +121,15 @@ class DepthTransformer(nn.Module):
         """
         c = self.config
         inputs, token_N, said = self._inputs(z_ND), text_N, []
-        kept = z_ND.new_empty(c.layers, 2, len(z_ND), c.key_heads, count, c.dim // c.heads)
+        # As in nn.ring: on a CPU half-precision keys are slow.
+        dtype = torch.float32 if z_ND.device.type == "cpu" else z_ND.dtype
+        kept = z_ND.new_empty(c.layers, len(z_ND), 2 * c.key_heads, count, c.dim // c.heads, dtype=dtype)
+        blocks = list(zip(self.layers, kept.unbind(), strict=True))
         for step in range(count):
-            x_NSD = (inputs[step] + self._embed(step, token_N))[:, None]
-            for layer, (k, v) in zip(self.layers, kept, strict=True):
-                x_NSD = layer(x_NSD, step, (k, v), None)
-            token_N = choose(step, self._score(step, x_NSD[:, 0]))
+            x_ND = inputs[step] + self._embed(step, token_N)
+            for layer, kept_NHSD in blocks:
+                x_ND = layer.step(x_ND, step, kept_NHSD)
+            token_N = choose(step, self._score(step, x_ND))
             said.append(token_N)
         return torch.stack(said, 1)
 

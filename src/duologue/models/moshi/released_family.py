@@ -56,6 +56,16 @@ class Folder(Protocol):
     def model(self) -> dict[str, Any]: ...
 
 
+@dataclass(frozen=True)
+class Release:
+    """What a published folder holds."""
+
+    config: FamilyConfig
+    folder: Path  # with the weights
+    codec: Path
+    text: Path
+
+
 def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -> Moshi:
     """Builds the model of a folder in the published layout, or of one that points to it.
 
@@ -66,13 +76,25 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
         PartError: parts that do not fit each other, or one to be exchanged: there is none.
     """
     refuse_parts(parts)
+    release = read_release(folder)
+    family = release.config
+    pieces = load_pieces(release.text, silent=silent(family.language_model))  # what is small before 16 GB of weights
+    model = load_moshi(release.folder, dtype=DTYPES[family.dtype])
+    return assemble(model, load_mimi(release.codec, family.mimi), pieces, family)
+
+
+def read_release(folder: Folder) -> Release:
+    """Shape, settings and files of a folder in the published layout, or of one that points to it; weights wait.
+
+    Raises:
+        CheckpointError: a file that is missing or of another model. ConfigError: an unknown key.
+    """
     settings = configs.from_dict(ReleaseSettings, folder.model, where=f"{folder.path}/config.json: model")
     release = folder.path / settings.release
     raw = read_config(release)
     config = from_kyutai(raw, where=str(release / "config.json"))
     codec_file = _file(folder.path / settings.mimi if settings.mimi else release / raw.get("mimi_name", CODEC_FILE))
     text = folder.path / settings.tokenizer if settings.tokenizer else release / raw.get("tokenizer_name", TEXT_FILE)
-    pieces = load_pieces(_file(text), silent=silent(config))  # all that is small before the weights, of 16 GB
     family = FamilyConfig(
         language_model=config,
         mimi=_mimi_config(release, raw, max(config.own_codebooks, config.heard_codebooks)),
@@ -82,8 +104,7 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
         dtype=settings.dtype,
         device=settings.device,
     )
-    model = load_moshi(release, dtype=DTYPES[settings.dtype])
-    return assemble(model, load_mimi(codec_file, family.mimi), pieces, family)
+    return Release(family, release, codec_file, _file(text))
 
 
 def _file(path: Path) -> Path:
