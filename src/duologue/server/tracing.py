@@ -1,5 +1,5 @@
-"""A span for each turn of a conversation, or for all of one without turns, for whoever collects OpenTelemetry: how soon
-it was answered and how much was said, never what. Needs the extra `otel`; without `--otel` nothing of it is imported."""
+"""A span for each turn of a conversation, or for all of one without turns, for whoever collects OpenTelemetry: how
+soon it was answered and how much was said, never what. Needs the extra `otel`, loaded only with `--otel`."""
 
 from __future__ import annotations
 
