@@ -1,0 +1,149 @@
+"""A small full-duplex model within eight hours on two cores: conversations, four stages of training, a model folder.
+
+duologue train mimi_mini --resume              # its codec first: three hours of its own
+duologue train duplex_mini --resume            # all of this; stopped and begun again, it goes on
+duologue serve --model runs/duplex_mini/model
+
+Moshi's shape: 12 of the 30 layers of SmolLM2-135M hear 8 codebooks of the user, think in the first 8,192 pieces of its
+vocabulary, and say 8 codebooks of their own through a depth transformer of 4 layers; 94 million parameters. The stages
+are the paper's: text, one stream with both voices in it (and the words now before their sound, now behind it, so that
+it learns to speak and to understand), both sides, and at last both sides as they will be when it is served.
+
+Hours, reckoned from core seconds of single steps on a busy machine (docs/training.md): conversations 0.1, codes 0.7,
+read 0.4, one 1.8, two 2.7, live 1.2; 6.9 in all. Not as in the paper: a delay of one frame throughout, a narrow domain
+(the project's own questions and answers), words that are never cut off, thousandths of its hours of sound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from duologue.models.moshi.config import DepthConfig
+from duologue.train import OptimizerConfig, TrainConfig
+from duologue.train.duplex_start import NewModel
+from duologue.train.duplex_task import DuplexTask
+from duologue.train.duplex_work import DialogueStage, DuplexStage
+from duologue.train.stages import Work
+
+RUNS = "runs/duplex_mini"
+CODEC = "runs/mimi_mini/codec"
+HERE = Path(__file__).parent
+TEXTS = tuple(str(HERE / "data" / f"{name}.jsonl") for name in ("statements", "sampled"))
+LAYERS = (*range(6), *range(24, 30))  # of SmolLM2's 30
+
+
+def new() -> NewModel:
+    """The first six layers and the last: of eight subsets of twelve or sixteen, the one that reads best untrained."""
+    return NewModel(
+        llm="smollm2-135m-instruct",
+        layers=LAYERS,
+        pieces=8192,
+        depth=DepthConfig(steps=8, dim=256, layers=4, heads=4, ffn_dims=(704,) * 8),
+        context=1500,
+    )
+
+
+def talks(out: str = RUNS) -> DialogueStage:
+    """About 13 hours of the project's own questions and answers, many people asking."""
+    recipe = f"{HERE / 'data_duplex.py'}:duplex"
+    return DialogueStage(name="talks", recipe=recipe, out=f"{out}/data/talks", settings=("conversations=1600",))
+
+
+def read(out: str = RUNS) -> TrainConfig:
+    """Text alone: what is left of the language model grows together again."""
+    return TrainConfig(
+        name="read",
+        task=DuplexTask(
+            new=new(),
+            codec=CODEC,
+            texts=(f"{out}/data/talks", *TEXTS),
+            text_share=1.0,
+            rows=8,
+            seconds=20.0,
+        ),
+        steps=400,
+        optimizer=OptimizerConfig(lr=4e-4, betas=(0.9, 0.95), weight_decay=0.1, warmup=40, final=0.3),
+        precision="bf16",
+        eval_every=100,
+        save_every=100,
+        out=f"{out}/read",
+    )
+
+
+def one(out: str = RUNS) -> TrainConfig:
+    """One stream: both voices together, their words up to 0.6 s before or behind their sound, or none."""
+    base = read(out)
+    task = replace(
+        base.task,
+        start=f"{out}/read/export",
+        new=NewModel(),
+        codec="",
+        data=(f"{out}/data/talks",),
+        streams="mixed",
+        seconds=30.0,
+        text_share=0.125,
+        text_mask=0.3,
+        ahead=(-0.6, 0.6),
+        queue=True,
+        depth_share=0.5,
+    )
+    fresh = (("depth.", 2.5), ("audio_embedding.", 2.5))
+    return replace(
+        base,
+        name="one",
+        task=task,
+        steps=1000,
+        optimizer=replace(base.optimizer, warmup=50, rates=fresh),
+        eval_every=250,
+        save_every=50,
+        out=f"{out}/one",
+    )
+
+
+def two(out: str = RUNS) -> TrainConfig:
+    """Both sides, each in its stream; what is heard is read as own sound was."""
+    base = one(out)
+    task = replace(
+        base.task,
+        start=f"{out}/one/export",
+        streams="two",
+        heard_as_own=True,
+        text_mask=0.1,
+        ahead=(-0.16, 0.16),
+    )
+    optimizer = replace(base.optimizer, lr=3e-4, final=0.2)
+    return replace(base, name="two", task=task, steps=1500, optimizer=optimizer, ema=0.99, out=f"{out}/two")
+
+
+def live(out: str = RUNS) -> TrainConfig:
+    """Both sides as they are when it is served: every word with its sound, every frame said in full."""
+    base = two(out)
+    task = replace(
+        base.task,
+        start=f"{out}/two/export",
+        heard_as_own=False,
+        text_mask=0.0,
+        ahead=(0.0, 0.0),
+        text_share=0.0,
+        texts=(),
+        depth_share=1.0,
+    )
+    optimizer = replace(base.optimizer, lr=6e-5, warmup=20, final=0.1)
+    return replace(base, name="live", task=task, steps=500, optimizer=optimizer, eval_every=125, out=f"{out}/live")
+
+
+def model(out: str = RUNS) -> DuplexStage:
+    """The folder that `duologue serve --model` takes."""
+    return DuplexStage(
+        name="model",
+        stages=tuple(f"{out}/{name}" for name in ("read", "one", "two", "live")),
+        data=f"{out}/data/talks",
+        out=f"{out}/model",
+        recipe="recipes/duplex_mini.py",
+    )
+
+
+def duplex_mini(out: str = RUNS) -> list[TrainConfig | Work]:
+    """All of it, in order."""
+    return [talks(out), read(out), one(out), two(out), live(out), model(out)]

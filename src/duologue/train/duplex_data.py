@@ -1,0 +1,223 @@
+"""What a full-duplex model learns from: conversations as codes with the words of either side, and plain text.
+
+Each channel is coded once, from the conversation's beginning, and its codes are kept on disk: a second is 12.5 frames
+of a few codes. Rows are cut out of them, so that a row from the middle has codes that know what came before.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from duologue.codecs.mimi import Mimi
+from duologue.data.dialogue.manifest import Conversation, decode_stereo, read_conversations
+from duologue.data.dialogue.texts import ASSISTANT, USER
+from duologue.data.dialogue.timeline import TURN
+from duologue.data.interleave import interleave
+from duologue.data.manifest import read_table, shard_paths
+from duologue.data.word_times import Word
+from duologue.errors import DataError
+from duologue.models.moshi.config import ZERO, MoshiConfig
+from duologue.train.features import Ragged, RowCache, write_cache
+from duologue.train.parts import fingerprint
+from duologue.train.progress import Bar
+
+Streams = Literal["two", "assistant", "mixed"]  # both sides, a stream each; the assistant alone; both in one stream
+KEYS = ("question", "answer", "text")  # of a text file's objects
+KEPT = 40  # one text of so many of a file is held out
+EARLY = 0.25  # of a row's length, by which its drawn beginning may lie before the conversation's: it begins there then
+
+
+def code_folder(folder: str, mimi: Mimi, *, mixed: bool, cache: str = "") -> RowCache:
+    """The codes of a folder's conversations, [T, channels * K] each; shards that are not coded yet are coded now.
+
+    Args:
+        mixed: one channel, the sum of both, instead of the assistant's and the user's.
+        cache: where they are kept; empty: in the data folder.
+    """
+    count = mimi.config.num_codebooks
+    name = f"{'mixed' if mixed else 'duplex'}-{count}-{fingerprint(mimi)}"
+    place, shards = Path(cache or Path(folder) / "features") / name, shard_paths(Path(folder))
+    missing = [shard for shard in shards if not (place / f"{shard.stem}.safetensors").exists()]
+    like = {"codes": torch.zeros(0, (1 if mixed else 2) * count, dtype=torch.int16)}
+    bar = Bar("codes", step=0, steps=len(missing), every=1) if missing else None
+    try:
+        for number, shard in enumerate(missing, start=1):
+            write_cache(place / f"{shard.stem}.safetensors", _code_shard(shard, mimi, mixed), like)
+            if bar:
+                bar.step({"step": number})
+    finally:
+        if bar:
+            bar.close()
+    return RowCache([place / f"{shard.stem}.safetensors" for shard in shards])
+
+
+def _code_shard(path: Path, mimi: Mimi, mixed: bool) -> dict[str, Ragged]:
+    found: dict[str, Ragged] = {}
+    for row in read_table(path, columns=["id", "audio"]).to_pylist():
+        audio_CN = torch.from_numpy(decode_stereo(row["audio"]))
+        found[row["id"]] = {"codes": code(mimi, audio_CN.sum(0, keepdim=True).clamp(-1, 1) if mixed else audio_CN)}
+    return found
+
+
+@torch.no_grad()
+@torch.autocast("cpu", enabled=False)
+@torch.autocast("cuda", enabled=False)
+def code(mimi: Mimi, audio_CN: Tensor) -> Tensor:
+    """Channels to codes from a stream's beginning, int16 [T, C * K]; the end is filled up with silence."""
+    frame, device = mimi.config.frame_samples, next(mimi.encoder.parameters()).device
+    audio_CN = torch.nn.functional.pad(audio_CN, (0, -audio_CN.shape[1] % frame)).to(device)
+    live_C = torch.ones(len(audio_CN), dtype=torch.bool, device=device)
+    codes_CKT = mimi.encode(audio_CN, mimi.encoder.init_state(len(audio_CN)), live_C)
+    return codes_CKT.flatten(0, 1).T.to(torch.int16).cpu()
+
+
+@dataclass(frozen=True)
+class Talk:
+    """One conversation."""
+
+    id: str
+    cache: RowCache
+    words: dict[str, list[Word]]  # of either role
+
+    @property
+    def frames(self) -> int:
+        return self.cache.count(self.id)
+
+
+def read_talks(folders: Sequence[str], caches: Sequence[RowCache], split: str) -> list[Talk]:
+    """A split's conversations.
+
+    Raises:
+        DataError: there are none.
+    """
+    found = [
+        Talk(row.id, cache, {role: row.words_of(role) for role in (ASSISTANT, USER)})
+        for folder, cache in zip(folders, caches, strict=True)
+        for row in read_conversations(Path(folder), split=split, columns=("words",))
+        if row.id in cache and cache.count(row.id)
+    ]
+    if not found:
+        raise DataError(f"{', '.join(folders)}: no conversation of the split {split!r}; make more of them")
+    return found
+
+
+class Rows:
+    """Cuts rows of streams out of conversations.
+
+    Args:
+        encode: a word to its pieces.
+        queue: a word that is begun is written out, and the next one waits; else the next one cuts it off.
+    """
+
+    def __init__(
+        self,
+        config: MoshiConfig,
+        *,
+        streams: Streams,
+        encode: Callable[[str], Sequence[int]],
+        frame_rate: float,
+        queue: bool = False,
+    ):
+        self.config, self.streams, self.frame_rate, self.queue = config, streams, frame_rate, queue
+        self.encode = functools.lru_cache(maxsize=1 << 16)(encode)
+
+    def row(self, talk: Talk, begin: int, frames: int, *, ahead: float = 0.0, with_text: bool = True) -> Tensor:
+        """Text, own and heard codes [1 + codebooks, frames], not delayed; ZERO where nothing is known or heard.
+
+        Args:
+            ahead: seconds by which the text comes before the sound.
+            with_text: False: nothing is known of the text.
+        """
+        c, roles = self.config, (ASSISTANT, USER) if self.streams == "mixed" else (ASSISTANT,)
+        words = [word for role in roles for word in talk.words[role]]
+        text = interleave(
+            words if with_text else None,
+            encode=self.encode,
+            frames=talk.frames,
+            frame_rate=self.frame_rate,
+            pad=c.padding_id,
+            end_of_pad=c.end_padding_id,
+            unknown=ZERO,
+            ahead=ahead,
+            queue=self.queue,
+        )
+        codes_TK = talk.cache[talk.id]["codes"][begin : begin + frames]
+        heard = c.own_codebooks + (c.heard_codebooks if self.streams == "two" else 0)
+        row_KT = torch.full((1 + c.codebooks, frames), ZERO)
+        row_KT[0, : len(codes_TK)] = torch.tensor(text[begin : begin + frames])
+        row_KT[1 : 1 + heard, : len(codes_TK)] = codes_TK[:, :heard].T
+        return row_KT
+
+    def drawn(
+        self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator, **options: float | bool
+    ) -> Tensor:
+        """A row from anywhere; `odds` as `odds_of`."""
+        talk = talks[int(np.searchsorted(odds, rng.random()))]
+        begin = max(0, int(rng.integers(-int(EARLY * frames), max(1, talk.frames - frames + 1))))
+        return self.row(talk, begin, frames, **options)  # type: ignore[arg-type]
+
+    def all(self, talks: Sequence[Talk], frames: int) -> Iterator[Tensor]:
+        """Every row of every conversation, one after the other."""
+        for talk in talks:
+            for begin in range(0, talk.frames, frames):
+                yield self.row(talk, begin, frames)
+
+    def of_text(self, ids: Sequence[Sequence[int]], frames: int, rng: np.random.Generator) -> Tensor:
+        """A row of drawn texts without sound: one piece a frame, the padding that announces a word before each text."""
+        row_KT, found = torch.full((1 + self.config.codebooks, frames), ZERO), list[int]()
+        while len(found) < frames:
+            found += [self.config.end_padding_id, *ids[int(rng.integers(len(ids)))]]
+        row_KT[0] = torch.tensor(found[:frames])
+        return row_KT
+
+
+def odds_of(talks: Sequence[Talk]) -> np.ndarray:
+    """Sums of the conversations' shares of all frames."""
+    counts = np.cumsum([talk.frames for talk in talks])
+    return counts / counts[-1]
+
+
+def read_texts(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Texts to train on, and to judge by.
+
+    Args:
+        paths: folders of conversations, whose turns are one text each, of their splits train and dev; and JSONL files:
+            what an object has under question, answer and text, in this order, every `KEPT`-th of them to judge by.
+    Raises:
+        DataError: a file that cannot be read, or nothing in one of the two.
+    """
+    found: tuple[dict[str, None], dict[str, None]] = {}, {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            for split, texts in zip(("train", "dev"), found, strict=True):
+                talks = read_conversations(path, split=split, columns=("utterances",))
+                texts |= dict.fromkeys(_turns(talk) for talk in talks)
+        else:
+            for number, text in enumerate(_lines(path)):
+                found[number % KEPT == 0].setdefault(text)
+    train, dev = ([text for text in texts if text] for texts in found)
+    if not train or not dev:
+        raise DataError(f"{', '.join(paths) or 'no file'}: there is no text in it, or none to judge by")
+    return train, dev
+
+
+def _turns(talk: Conversation) -> str:
+    return " ".join(each.text for each in talk.utterances_made() if each.kind == TURN)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        objects = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as lines of JSON ({error})") from error
+    joined = (" ".join(str(each[key]).strip() for key in KEYS if each.get(key)) for each in objects)
+    return [text for text in joined if text and "{" not in text]

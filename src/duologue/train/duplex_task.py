@@ -1,0 +1,265 @@
+"""Trains a full-duplex model of the family `moshi`: two-channel conversations, one channel, or text alone.
+
+The same task is every stage: text (`text_share=1`), a single stream (`streams="mixed"` or "assistant"), both sides
+(`streams="two"`), and the fine-tuning after that; each starts from the model folder that the one before exported.
+
+Source: Defossez et al. 2024, arXiv:2410.00037, sections 3.4 and 4. Not as there: text shares the batches of speech
+instead of having its own, and one optimizer; 30 % of text masked is taken to mean that so many rows have no text.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from duologue.checkpoints import save_model
+from duologue.codecs.mimi import Mimi
+from duologue.errors import ConfigError
+from duologue.models.moshi.config import MoshiConfig
+from duologue.models.moshi.family import PromptConfig
+from duologue.models.moshi.generation import Sampling
+from duologue.models.moshi.loading import FamilyConfig, folder_parts
+from duologue.models.moshi.model import MoshiModel
+from duologue.nn.lora import add_lora, lora_layers, merge_lora
+from duologue.train import duplex_data
+from duologue.train.distributed import to_device
+from duologue.train.duplex_data import Rows, Streams, Talk, odds_of
+from duologue.train.duplex_losses import LossWeights, Measures, combine, tell
+from duologue.train.duplex_start import Beginning, NewModel, begin
+from duologue.train.features import to_card
+from duologue.train.parts import DTYPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplexTask:
+    """Conversations, as codes of both sides and the assistant's words, and texts."""
+
+    data: tuple[str, ...] = ()  # folders of `duologue data dialogue`; may be empty where text_share is 1
+    streams: Streams = "two"
+    start: str = ""  # a model folder, such as the stage before exported, or a published one; empty: `new`
+    new: NewModel = field(default_factory=NewModel)
+    codec: str = ""  # a codec folder; empty: that of `start`
+    cache: str = ""  # where codes are kept; empty: in the data folders
+    heard_as_own: bool = False  # what is heard is read as own sound is, to begin with: after a single stream
+    acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
+    rows: int = 8  # in a micro-batch
+    seconds: float = 30.0  # of a row
+    texts: tuple[str, ...] = ()  # folders of conversations, JSONL files; see duplex_data.read_texts
+    text_share: float = 0.0  # of the rows, that are text without sound
+    text_mask: float = 0.0  # of the rows with sound, that have no text
+    ahead: tuple[float, float] = (0.0, 0.0)  # seconds of the text before the sound, drawn evenly for each row
+    queue: bool = False  # a word waits until the one before it is written out, instead of cutting it off
+    depth_share: float = 1.0  # of the frames, drawn, that the depth transformer learns from
+    weights: LossWeights = field(default_factory=LossWeights)
+    rank: int = 0  # of low-rank changes to all linear layers, everything else frozen; 0: all weights learn
+    alpha: float = 0.0  # of those; 0: twice the rank
+    dtype: str = "fp32"  # or bf16, of what is frozen beside them
+    sampling: Sampling = field(default_factory=Sampling)  # of the exported model
+    held_out: int = 40  # rows of the split dev
+
+    def __post_init__(self):
+        if not all(0 <= share <= 1 for share in (self.text_share, self.text_mask)) or not 0 < self.depth_share <= 1:
+            raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
+        if self.text_share and not self.texts:
+            raise ConfigError("DuplexTask: text_share needs texts")
+        if self.rows > self.text_rows and not self.data:
+            raise ConfigError("DuplexTask: need data; make some with: duologue data dialogue")
+        if self.rank and not self.start:
+            raise ConfigError("DuplexTask: low-rank changes are for a model that is there; set start, or rank=0")
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"DuplexTask: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.ahead[0] > self.ahead[1] or self.rows < 1:
+            raise ConfigError(f"DuplexTask: need rows from 1 and ahead as (low, high), got {self.rows}, {self.ahead}")
+
+    @property
+    def text_rows(self) -> int:
+        """Rows of a batch that are text."""
+        return round(self.rows * self.text_share)
+
+    def make(self) -> _Conversing:
+        """The task."""
+        return _Conversing(self)
+
+
+@dataclass(frozen=True)
+class DuplexBatch:
+    codes_BKT: Tensor  # text, own, heard; not delayed; ZERO where nothing is known
+    read_B: Tensor  # bool: text without sound
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """What is kept of `Beginning` beside the model that is trained."""
+
+    config: MoshiConfig
+    mimi: Mimi
+    tokenizer: bytes
+    tokenizer_name: str
+    encode: Callable[[str], list[int]]
+    prompt: PromptConfig | None
+
+
+class _Conversing:
+    """`DuplexTask` at work."""
+
+    def __init__(self, config: DuplexTask):
+        self.config = config
+        self._kept: _Sides | None = None
+
+    def _begin(self) -> Beginning:
+        c = self.config
+        dtype = DTYPES[c.dtype] if c.rank else torch.float32
+        made = begin(c.new, start=c.start, codec=c.codec, acoustic_delay=c.acoustic_delay, dtype=dtype)
+        self._kept = _Sides(made.model.config, made.mimi, made.tokenizer, made.tokenizer_name, made.encode, made.prompt)
+        return made
+
+    @property
+    def sides(self) -> _Sides:
+        if self._kept is None:
+            self._begin()
+        assert self._kept is not None
+        return self._kept
+
+    def build(self) -> nn.Module:
+        c, model = self.config, self._begin().model
+        if c.heard_as_own:
+            hear_as_own(model)
+        if c.rank:
+            targets = ("transformer.*", *(["depth.*"] if model.depth is not None else []))
+            add_lora(model, rank=c.rank, alpha=c.alpha or 2 * c.rank, targets=targets)
+        return model
+
+    @property
+    def frames(self) -> int:
+        """Of a row."""
+        frames = self.config.seconds * self.sides.mimi.config.frame_rate
+        if frames < 2 or abs(frames - round(frames)) > 1e-6:
+            raise ConfigError(
+                f"DuplexTask: need rows of whole frames of {1 / self.sides.mimi.config.frame_rate} s, two or more, "
+                f"got {self.config.seconds} s"
+            )
+        return round(frames)
+
+    @functools.cached_property
+    def _rows(self) -> Rows:
+        sides = self.sides
+        return Rows(
+            sides.config,
+            streams=self.config.streams,
+            encode=sides.encode,
+            frame_rate=sides.mimi.config.frame_rate,
+            queue=self.config.queue,
+        )
+
+    @functools.cached_property
+    def _talks(self) -> dict[str, list[Talk]]:
+        c = self.config
+        mimi = to_card(copy.deepcopy(self.sides.mimi))
+        caches = [
+            duplex_data.code_folder(
+                folder, mimi, mixed=c.streams == "mixed", cache=str(Path(c.cache) / str(number)) if c.cache else ""
+            )
+            for number, folder in enumerate(c.data)
+        ]
+        return {split: duplex_data.read_talks(c.data, caches, split) for split in ("train", "dev")}
+
+    @functools.cached_property
+    def _odds(self) -> np.ndarray:
+        return odds_of(self._talks["train"])
+
+    @functools.cached_property
+    def _texts(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Pieces of texts to train on and to judge by."""
+        sides = self.sides
+        train, dev = duplex_data.read_texts(self.config.texts)
+        return [sides.encode(text) for text in train], [sides.encode(text) for text in dev]
+
+    def prepare(self) -> None:
+        c = self.config
+        _ = self.frames
+        if c.data:
+            _ = self._talks
+        if c.texts:
+            _ = self._texts
+
+    def batches(self, seed: int, position: int) -> Iterator[Callable[[], DuplexBatch]]:
+        while True:
+            yield functools.partial(self._batch, seed, position)
+            position += 1
+
+    def _batch(self, seed: int, number: int) -> DuplexBatch:
+        c, rng, frames = self.config, np.random.default_rng((seed, 6, number)), self.frames
+        rows = [self._rows.of_text(self._texts[0], frames, rng) for _ in range(c.text_rows)]
+        for _ in range(c.rows - c.text_rows):
+            ahead, with_text = float(rng.uniform(*c.ahead)), bool(rng.random() >= c.text_mask)
+            rows.append(
+                self._rows.drawn(self._talks["train"], self._odds, frames, rng, ahead=ahead, with_text=with_text)
+            )
+        return DuplexBatch(torch.stack(rows), torch.arange(c.rows) < c.text_rows)
+
+    def loss(self, module: nn.Module, batch: DuplexBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        assert isinstance(module, MoshiModel)
+        told = tell(module, batch.codes_BKT, share=self.config.depth_share)
+        return combine(told, batch.read_B, self.config.weights, module.config)
+
+    def evaluate(self, module: nn.Module) -> dict[str, float]:
+        """Rows of held-out conversations, one behind the other, and held-out texts (`reading`)."""
+        assert isinstance(module, MoshiModel)
+        c, found = self.config, dict[str, float]()
+        rate = self.sides.mimi.config.frame_rate
+        if c.rows > c.text_rows:
+            some = itertools.islice(self._rows.all(self._talks["dev"], self.frames), c.held_out)
+            found = self._judge(module, some).result(rate)
+        if c.text_rows:
+            rng = np.random.default_rng(0)
+            read = (self._rows.of_text(self._texts[1], self.frames, rng) for _ in range(min(8, c.held_out)))
+            found["reading"] = self._judge(module, read).result(rate)["text"]
+        return found
+
+    def _judge(self, module: MoshiModel, rows: Iterator[Tensor]) -> Measures:
+        measures, batch = Measures(module.config), list[Tensor]()
+        device = module.text_head.weight.device if isinstance(module.text_head, nn.Linear) else torch.device("cpu")
+        for row_KT in rows:
+            batch.append(row_KT)
+            if len(batch) == self.config.rows:
+                self._add(measures, module, batch, device)
+                batch = []
+        if batch:
+            self._add(measures, module, batch, device)
+        return measures
+
+    def _add(self, measures: Measures, module: MoshiModel, rows: list[Tensor], device: torch.device) -> None:
+        codes_BKT = to_device(torch.stack(rows), device)
+        measures.add(tell(module, codes_BKT, hazards=True), codes_BKT)
+
+    def export(self, module: nn.Module, folder: Path) -> None:
+        """A model folder of the family `moshi`; low-rank changes are merged in."""
+        assert isinstance(module, MoshiModel)
+        sides = self.sides
+        if any(True for _ in lora_layers(module)):
+            module = copy.deepcopy(module)
+            merge_lora(module)
+        config = FamilyConfig(
+            language_model=module.config, mimi=sides.mimi.config, sampling=self.config.sampling, prompt=sides.prompt
+        )
+        parts: dict[str, Any] = folder_parts(config, module, sides.mimi, Path(sides.tokenizer_name))
+        save_model(folder, **{**parts, "files": {sides.tokenizer_name: sides.tokenizer}})
+
+
+@torch.no_grad()
+def hear_as_own(model: MoshiModel) -> None:
+    """Gives the embeddings of what is heard the weights of those of own sound, in place."""
+    c, rows = model.config, model.audio_embedding.rows
+    table = model.audio_embedding.table.weight
+    own = c.own_codebooks * rows
+    count = min(c.own_codebooks, c.heard_codebooks) * rows
+    table[own : own + count] = table[:count]

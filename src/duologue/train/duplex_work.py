@@ -1,0 +1,76 @@
+"""Stages round the duplex model's training: conversations to learn from, and the finished model's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from duologue import config as configs
+from duologue.checkpoints import open_model, save_model
+from duologue.errors import TrainError
+from duologue.models.moshi.generation import Sampling
+from duologue.models.moshi.loading import CODEC_FILE, MODEL_FILE, TEXT_FILES, DType, FamilyConfig
+from duologue.train.loop import Result
+from duologue.train.stages import find
+
+
+@dataclass(frozen=True, kw_only=True)
+class DialogueStage:
+    """Makes a folder of conversations from a recipe for them."""
+
+    name: str
+    recipe: str  # FILE.py:FUNCTION, as for `duologue data dialogue`
+    out: str
+    settings: tuple[str, ...] = ()  # changes to the recipe, a.b=c
+
+    def run(self) -> None:
+        from duologue.data.dialogue import make_dialogues
+
+        make_dialogues(configs.override(find(self.recipe)(), list(self.settings)), Path(self.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DuplexStage:
+    """The folder of the finished model, with a card that says how it was made."""
+
+    name: str
+    stages: tuple[str, ...]  # the folders of its runs, in order; the last one's model is taken
+    data: str  # the conversations
+    out: str
+    recipe: str  # the name of the recipe, for the card
+    sampling: Sampling = field(default_factory=Sampling)
+    dtype: DType = "bfloat16"  # that it is run in
+
+    def run(self) -> None:
+        last = Path(self.stages[-1]) / "export"
+        if not last.is_dir():
+            raise TrainError(f"{last}: nothing is there. Run the stages of training to their end first.")
+        found = open_model(last)
+        found.require_family("moshi")
+        config = configs.from_dict(FamilyConfig, found.model, where=f"{last}/config.json: model")
+        save_model(
+            self.out,
+            family="moshi",
+            model=replace(config, sampling=self.sampling, dtype=self.dtype),
+            tensors={name: found.tensors(name) for name in (MODEL_FILE, CODEC_FILE)},
+            files={name: found.file(name) for name in TEXT_FILES if name in found.files},
+            card="\n".join(self._card()) + "\n",
+        )
+
+    def _card(self) -> Iterator[str]:
+        yield from (f"# {Path(self.out).name}", "", f"A small full-duplex model, trained by {self.recipe}.", "")
+        yield from ("| stage | steps | time | held-out measures | trained on |", "| --- | --- | --- | --- | --- |")
+        for folder in map(Path, self.stages):
+            if (folder / "result.json").is_file():
+                r = configs.load(Result, folder / "result.json")
+                names = [name for name in r.evaluation if not name.startswith(("code_", "right_"))]
+                measures = ", ".join(f"{name} {r.evaluation[name]:.4g}" for name in names)
+                yield f"| {r.name} | {r.exported_step} | {r.seconds / 60:.0f} min | {measures} | {r.machine} |"
+        yield from ("", "Conversations from:", "")
+        file = Path(self.data) / "config.json"
+        made = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        for kind in ("sources", "voices"):
+            for each in made.get(kind, []):
+                yield f"- {each['name']} ({each['licence'] or 'no licence noted'})"

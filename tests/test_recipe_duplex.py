@@ -1,0 +1,96 @@
+"""The recipe of the small duplex model, whole, at the smallest size: from conversations to a folder that converses."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from fake_speakers import hums, recipe
+from tiny_duplex import codec
+from train import tiny
+from train.conversing import DEPTH
+
+from duologue import Pipeline
+from duologue.checkpoints.codecs import save_codec
+from duologue.data.dialogue import DialogueSource, make_dialogues
+from duologue.errors import TrainError
+from duologue.eval.voices import is_reserved
+from duologue.train import TrainConfig, train
+from duologue.train.stages import resolve, with_settings
+
+RECIPE = f"{Path(__file__).parents[1] / 'recipes' / 'duplex_mini.py'}:duplex_mini"
+SMALL = ["steps=2", "optimizer.warmup=1", "eval_every=0", "save_every=2", "device=cpu", "rows=4", "held_out=2"]
+
+
+@pytest.fixture
+def stages(tmp_path):
+    made = resolve(RECIPE, out=str(tmp_path))
+    new = {"llm": str(tmp_path / "llm"), "layers": [0, 1], "pieces": 0, "depth": asdict(DEPTH), "context": 100}
+    text = tmp_path / "texts.jsonl"
+    text.write_text(json.dumps({"text": "The sun is red."}) + "\n" + json.dumps({"text": "The sea is not."}))
+    training = with_settings(
+        [stage for stage in made if isinstance(stage, TrainConfig)],
+        [
+            *SMALL,
+            f"read.new={json.dumps(new)}",
+            f"read.codec={tmp_path / 'codec'}",
+            *(f'{name}.texts=["{text}", "{tmp_path}/data/talks"]' for name in ("read", "one", "two")),
+            "seconds=2.0",
+        ],
+    )
+    return {stage.name: stage for stage in [*made, *training]}
+
+
+def save_talks(folder: Path) -> None:
+    """As the stage `talks` would, with speakers that hum."""
+    path = folder.parent / "pairs.jsonl"
+    path.parent.mkdir(parents=True)
+    rows = [{"question": f"What is number {n}?", "answer": f"It is the {word}."} for n, word in enumerate(tiny.WORDS)]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    source = DialogueSource(path=str(path), name="pairs", kind="pairs", licence="CC0")
+    config = recipe([source], conversations=8, dev=0.4, exchanges=(1, 1), seed=4)
+    make_dialogues(config, folder, progress=False, speakers=hums())
+
+
+def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
+    assert list(stages) == ["talks", "read", "one", "two", "live", "model"]
+    tiny.save_llm(tmp_path / "llm", "llama", tiny.LLAMA)
+    save_codec(codec(), tmp_path / "codec")
+    save_talks(tmp_path / "data" / "talks")
+    with pytest.raises(TrainError, match="Run the stages"):
+        stages["model"].run()
+    results = {name: train(stages[name]) for name in ("read", "one", "two", "live")}
+    assert results["read"].evaluation.keys() == {"reading"}
+    assert results["live"].evaluation.keys() >= {"text", "words", "perplexity", "code_1", "right_3", "false_starts"}
+    stages["model"].run()
+    card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
+    assert "| two | 2 |" in card and "- pairs (CC0)" in card
+    moshi = Pipeline.from_pretrained(tmp_path / "model").model
+    with torch.inference_mode():
+        state, live = moshi.init_state(1), torch.tensor([True])
+        moshi.listen(state, torch.zeros(1, moshi.spec.input_samples), live)
+        assert moshi.speak(state, live).samples_B.tolist() == [1920]
+
+
+def test_the_conversations_are_those_of_the_data_recipe_without_voices_of_the_tests(monkeypatch):
+    made = []
+    monkeypatch.setattr("duologue.data.dialogue.make_dialogues", lambda config, out: made.append((config, out)))
+    talks = resolve(RECIPE, out="elsewhere")[0]
+    talks.run()
+    [(config, out)] = made
+    assert config.conversations == 1600 and out == Path("elsewhere/data/talks")
+    assert not [voice.name for voice in config.voices if is_reserved(voice)]
+
+
+def test_each_stage_goes_on_from_the_one_before():
+    training = [stage for stage in resolve(RECIPE) if isinstance(stage, TrainConfig)]
+    for before, after in itertools.pairwise(training):
+        assert after.task.start == f"{before.folder}/export"
+    assert [stage.task.streams for stage in training[1:]] == ["mixed", "two", "two"]
+    live = training[-1].task
+    assert live.ahead == (0.0, 0.0) and not live.text_mask and live.depth_share == 1 and not live.heard_as_own
+    assert not any("heldout" in text or "closed" in text for stage in training for text in stage.task.texts)

@@ -1,0 +1,319 @@
+"""Training of the duplex model: its rows, where it begins, resume, several processes, and that it learns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_duplex import CODEC, RAW, codec, sentencepiece_file
+from tiny_mimi import moshi_config
+from tiny_moshi import ours, reference
+from train import tiny
+from train.conversing import BOOKS, DEPTH, SCRIPT, duplex_config, duplex_task, talk
+from train.toy import steps
+
+from duologue.checkpoints import load_model, open_model
+from duologue.codecs.mimi_weights import save_mimi
+from duologue.codecs.text import load_tokenizer
+from duologue.data.dialogue.manifest import read_conversations
+from duologue.data.word_times import Word
+from duologue.errors import ConfigError, DataError, TrainError
+from duologue.models.language_model import read_language_model
+from duologue.models.moshi.config import ZERO
+from duologue.models.moshi.generation import GREEDY
+from duologue.models.moshi.model import MoshiModel
+from duologue.models.moshi.released import save_moshi
+from duologue.train import OptimizerConfig, train
+from duologue.train.duplex_data import code
+from duologue.train.duplex_losses import tell
+from duologue.train.duplex_start import NewModel, begin, trimmed, window_config, word_encoder
+from duologue.train.state import checkpoints
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("conversing")
+    duplex_task(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    train(duplex_config(folder, folder / "whole"))
+    return folder / "whole"
+
+
+def script(folder, out, *arguments, run=()):
+    command = [sys.executable, *run, str(SCRIPT), str(folder), str(out), *arguments]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(folder, whole, tmp_path):
+    killed = script(folder, tmp_path, "kill_at=4")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    for path in checkpoints(tmp_path / "checkpoints"):  # the trap is one of the task's settings
+        content = torch.load(path, weights_only=True)
+        content["config"]["task"]["kill_at"] = -1
+        torch.save(content, path)
+    train(duplex_config(folder, tmp_path), resume=True)
+    assert steps(tmp_path) == steps(whole)
+    last = [torch.load(out / "checkpoints" / "step-000000008.pt", weights_only=True) for out in (whole, tmp_path)]
+    for part in ("model", "ema"):
+        assert last[0][part].keys() == last[1][part].keys()
+        assert all(torch.equal(value, last[1][part][name]) for name, value in last[0][part].items())
+
+
+@pytest.mark.parametrize("shard", [0, 1], ids=["ddp", "fsdp"])
+def test_two_processes_give_the_numbers_of_one(folder, tmp_path, shard):
+    """Rows of text and of speech, frames drawn: every process passes by the same layers."""
+    common = ("accumulation=2", "steps=3")
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    run = script(folder, tmp_path / "two", *common, f"shard={shard}", run=torchrun)
+    assert run.returncode == 0, run.stderr[-2000:]
+    train(duplex_config(folder, tmp_path / "one", accumulation=2, steps=3))
+    for one, two in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
+
+
+def test_the_export_is_a_model_that_runs(folder, whole):
+    moshi, live = load_model(whole / "export"), torch.tensor([True])
+    with torch.inference_mode():
+        state = moshi.init_state(1)
+        for _ in range(4):
+            moshi.listen(state, torch.zeros(1, moshi.spec.input_samples), live)
+            frame = moshi.speak(state, live)
+    assert moshi.spec.duplex and frame.audio_BN.shape == (1, 1920) and frame.audio_BN.any()
+    saved = torch.load(whole / "checkpoints" / "step-000000008.pt", weights_only=True)["ema"]
+    tensors = open_model(whole / "export").tensors("moshi.safetensors")
+    assert torch.equal(tensors["text_head.weight"], saved["text_head.weight"])
+
+
+@pytest.fixture
+def task(folder):
+    made = duplex_task(folder).make()
+    made.prepare()
+    return made
+
+
+def row_of(task, number=0, **options):
+    found = next(each for each in task._talks["train"] if each.id == f"talk-{number}")
+    return task._rows.row(found, 0, 40, **options), found
+
+
+def test_a_row_holds_the_words_and_the_codes_of_either_side(task):
+    row, _ = row_of(task, 1)
+    c, encode, asked = task.sides.config, task.sides.encode, 9
+    sun = encode("sun")
+    assert row[0, asked + 6 : asked + 6 + len(sun)].tolist() == sun and int(row[0, asked + 5]) == c.end_padding_id
+    assert (row[0, : asked + 5] == c.padding_id).all(), "what the user says is not thought"
+    audio = torch.from_numpy(talk(1).sound())
+    assert torch.equal(row[1:].T.to(torch.int16), code(codec(), audio)), "own codes first, then those that are heard"
+    later, _ = row_of(task, 1, ahead=-0.16)
+    assert later[0, asked + 8 : asked + 8 + len(sun)].tolist() == sun and torch.equal(later[1:], row[1:])
+    assert (row_of(task, 1, with_text=False)[0][0] == ZERO).all()
+
+
+def test_a_word_waits_for_the_one_before_it_or_cuts_it_off(task, folder):
+    _, found = row_of(task, 1)
+    close = replace(found, words={"assistant": [Word("sun", 1.0, 1.1), Word("sea", 1.1, 1.2)], "user": []})
+    waiting = duplex_task(folder, queue=True).make()
+    texts = [each._rows.row(close, 0, 40)[0].tolist() for each in (task, waiting)]
+    sun, sea = task.sides.encode("sun"), task.sides.encode("sea")
+    assert texts[0][12:17] == [sun[0], *sea] and texts[1][12:20] == [*sun, *sea]
+
+
+def test_a_row_longer_than_its_conversation_ends_in_nothing(task):
+    found = task._talks["train"][0]
+    row = task._rows.row(found, 30, 24)
+    assert (row[:, 10:] == ZERO).all() and (row[:, :10] != ZERO).all()
+
+
+def test_one_stream_hears_nothing_and_two_sides_may_share_it(folder):
+    alone = duplex_task(folder, streams="assistant").make()
+    alone.prepare()
+    both = duplex_task(folder).make()
+    both.prepare()
+    row, two = row_of(alone)[0], row_of(both)[0]
+    assert torch.equal(row[: 1 + BOOKS], two[: 1 + BOOKS]) and (row[1 + BOOKS :] == ZERO).all()
+    mixed = duplex_task(folder, streams="mixed").make()
+    mixed.prepare()
+    row, _ = row_of(mixed)
+    hello = mixed.sides.encode("hello")
+    assert row[0, 1 : 1 + len(hello)].tolist() == hello, "whoever speaks"
+    sound = torch.from_numpy(talk(0).sound()).sum(0, keepdim=True)
+    assert torch.equal(row[1 : 1 + BOOKS].T.to(torch.int16), code(codec(), sound.clamp(-1, 1)))
+    assert (row[1 + BOOKS :] == ZERO).all()
+
+
+def test_rows_without_text_and_rows_of_text_come_as_often_as_asked(folder):
+    made = duplex_task(folder, rows=6, text_share=0.34, text_mask=0.5).make()
+    made.prepare()
+    batches = [make() for make, _ in zip(made.batches(0, 0), range(20), strict=False)]
+    assert all(batch.read_B.tolist() == [True, True, False, False, False, False] for batch in batches)
+    assert all((batch.codes_BKT[:2, 1:] == ZERO).all() and (batch.codes_BKT[:2, 0] != ZERO).all() for batch in batches)
+    masked = sum(int((batch.codes_BKT[2:, 0] == ZERO).all(1).sum()) for batch in batches)
+    assert 25 <= masked <= 55
+    again = next(iter(made.batches(0, 7)))()
+    assert torch.equal(again.codes_BKT, batches[7].codes_BKT) and not torch.equal(again.codes_BKT, batches[8].codes_BKT)
+
+
+def test_codes_are_made_once_and_go_on_where_they_were_stopped(folder, tmp_path, monkeypatch):
+    made = duplex_task(folder, cache=str(tmp_path)).make()
+    made.prepare()
+    paths = sorted(tmp_path.rglob("*.safetensors"))
+    assert len(paths) == 2
+    before = [path.read_bytes() for path in paths]
+    paths[1].unlink()
+    count, real = [], code
+    monkeypatch.setattr("duologue.train.duplex_data.code", lambda *given: count.append(1) or real(*given))
+    duplex_task(folder, cache=str(tmp_path)).make().prepare()
+    assert [path.read_bytes() for path in paths] == before and len(count) == 3
+
+
+@pytest.mark.parametrize("layers", [(), (1,)])
+def test_a_language_model_says_the_same_as_the_temporal_transformer(folder, layers):
+    new = NewModel(llm=str(folder / "llama"), layers=layers, depth=DEPTH, context=50)
+    made = begin(new, start="", codec=str(folder / "codec"), acoustic_delay=1)
+    llm, text = read_language_model(folder / "llama")
+    if layers:
+        llm.blocks.layers = torch.nn.ModuleList([llm.blocks.layers[layers[0]]])
+    ids = torch.tensor([text.encode(" the sun is red")])
+    codes = torch.full((1, ids.shape[1], 1 + 2 * BOOKS), ZERO)
+    codes[..., 0] = ids
+    live = torch.tensor([True])
+    with torch.no_grad():
+        wanted = llm.logits(llm(llm.embedding(ids), llm.init_state(1, 50), live))
+        model = made.model
+        scores = model.text_head(model.hidden(codes, model.transformer.init_state(1), live))
+    known = text.vocab_size
+    assert made.model.config.text_vocab == known + 2
+    torch.testing.assert_close(scores[..., :known], wanted[..., :known], rtol=1e-5, atol=1e-6)
+
+
+def test_a_tokenizer_that_stops_merging_early_keeps_its_pieces(tmp_path):
+    path = tiny.save_llm(tmp_path / "llm", "llama", tiny.LLAMA) / "tokenizer.json"
+    made = json.loads(path.read_text())
+    letters = len(made["model"]["vocab"])
+    made["model"]["merges"] = [["s", "u"], ["su", "n"], ["Ġ", "sun"], ["r", "e"]]
+    made["model"]["vocab"] |= {"su": letters, "sun": letters + 1, "Ġsun": letters + 2, "re": letters + 3}
+    for number, each in enumerate(made["added_tokens"], start=letters + 4):
+        each["id"] = number
+    path.write_text(json.dumps(made))
+    old = load_tokenizer(path)
+    new, kept = trimmed(old, letters + 3 + 3)
+    assert word_encoder(old)("sun") == [letters + 2] and len(word_encoder(old)("red")) == 3
+    ids = word_encoder(new)("sun") + word_encoder(new)("red")
+    assert [old.id_to_token(kept[each]) for each in ids] == ["Ġsun", "Ġ", "r", "e", "d"]
+    assert kept[-2:] == [-1, -1] and new.id_to_token(len(kept) - 2) == "<|padding|>"
+    assert old.id_to_token(kept[new.token_to_id("<|im_end|>")]) == "<|im_end|>" and len(new.get_vocab()) == len(kept)
+    with pytest.raises(ConfigError, match="too few"):
+        trimmed(old, 10)
+
+
+def test_low_rank_changes_alone_are_learnt_and_merged_into_the_export(folder, whole, tmp_path):
+    config = duplex_config(folder, tmp_path, start=str(whole / "export"), codec="", rank=2, ema=0.0, steps=3)
+    result = train(replace(config, optimizer=OptimizerConfig(lr=1e-2, warmup=1)))
+    before, after = (open_model(each / "export").tensors("moshi.safetensors") for each in (whole, tmp_path))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys()
+    assert changed and all(name.startswith(("transformer.", "depth.")) and "norm" not in name for name in changed)
+    task = duplex_task(folder, start=str(result.export), codec="").make()
+    with torch.no_grad():
+        judged = task.evaluate(task.build().eval())
+    assert judged["text"] == pytest.approx(result.evaluation["text"], rel=1e-4)
+
+
+def test_a_published_folder_is_tuned_by_low_rank_changes(folder, tmp_path):
+    """Frozen weights in bfloat16, SentencePiece, delays of its own; what comes out is a folder of ours."""
+    path, raw = tmp_path / "release", ours(RAW, reference(RAW))
+    save_moshi(raw, path)
+    save_mimi(codec(), path / "tokenizer-e351c8d8-checkpoint125.safetensors")
+    sentencepiece_file(path)
+    (path / "mimi.json").write_text(json.dumps(moshi_config(CODEC)))
+    written = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**written, "mimi_config_name": "mimi.json"}))
+    task = duplex_task(folder, start=str(path), codec="", new=NewModel(), rank=2, dtype="bf16")
+    config = replace(duplex_config(folder, tmp_path / "out", steps=2, ema=0.0), task=task)
+    result = train(replace(config, optimizer=OptimizerConfig(lr=1e-2, warmup=1)))
+    moshi = load_model(result.export)
+    assert moshi.config == raw.config and moshi.pieces.encode("hears") == task.make().sides.encode("hears")
+    assert open_model(result.export).tensors("moshi.safetensors")["text_head.weight"].dtype == torch.bfloat16
+
+
+def test_a_stage_goes_on_with_another_delay_and_hears_as_it_speaks(folder, whole):
+    task = duplex_task(folder, start=str(whole / "export"), codec="", acoustic_delay=2, heard_as_own=True).make()
+    model = task.build()
+    assert isinstance(model, MoshiModel) and model.config.delays == (0, 0, 2, 2, 0, 2, 2)
+    own, heard = model.audio_embedding.table.weight.chunk(2)
+    assert torch.equal(own, heard)
+
+
+def test_it_learns_one_conversation_by_heart_and_says_it_when_it_hears_the_user(folder, tmp_path):
+    """What was learnt from whole rows comes back tick by tick, through the codec, from the folder that was written."""
+    changes = {"text_share": 0.0, "text_mask": 0.0, "ahead": (0.0, 0.0), "depth_share": 1.0, "rows": 1, "seconds": 3.2}
+    config = duplex_config(folder, tmp_path, steps=150, eval_every=0, save_every=150, ema=0.0, **changes)
+    task = config.task.make()
+    task.prepare()
+    only = row_of(task, 1)[0]
+    config.task.make().prepare()
+    module = task.build()
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
+    for _ in range(150):
+        found = tell(module, only[None])
+        loss = found.text_BT.mean() + found.audio_NK.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.1
+    task.export(module.eval(), tmp_path / "export")
+    moshi = load_model(tmp_path / "export", settings={"dtype": "float32"})
+    moshi.generator.sampling = GREEDY
+    audio, live, thought = talk(1).sound()[1], torch.tensor([True]), list[int]()
+    with torch.inference_mode():
+        state = moshi.init_state(1)
+        for tick in range(40):
+            heard = audio[max(0, tick - 1) * 1920 :][:1920]  # the first tick is before the conversation
+            moshi.listen(state, torch.from_numpy(heard.copy())[None], live)
+            thought.append(int(moshi.speak(state, live).ids_BT[0, -1]))
+    assert moshi.text([token for token in thought if token >= 0]).split() == ["sun", "sea", "red"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"data": ()}, ConfigError, "need data"),
+        ({"texts": ()}, ConfigError, "needs texts"),
+        ({"ahead": (0.2, 0.1)}, ConfigError, "low, high"),
+        ({"text_mask": 1.5}, ConfigError, "shares"),
+        ({"rank": 4}, ConfigError, "a model that is there"),
+        ({"dtype": "fp16"}, ConfigError, "fp32, bf16"),
+        ({"codec": ""}, ConfigError, "need `start`"),
+        ({"seconds": 1.0}, ConfigError, "whole frames"),
+        ({"new": NewModel(llm="nowhere/llm", depth=DEPTH)}, TrainError, "nothing is there"),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_what_cannot_be_trained_is_said(folder, changes, error, message):
+    with pytest.raises(error, match=message):
+        duplex_task(folder, **changes).make().prepare()
+
+
+def test_other_shapes_are_refused(folder, tmp_path):
+    with pytest.raises(TrainError, match="biases on queries"):
+        window_config(tiny.QWEN, layers=2, context=50)
+    with pytest.raises(ConfigError, match="needs 3 steps"):
+        duplex_task(
+            folder, new=replace(duplex_task(folder).new, depth=replace(DEPTH, steps=2, ffn_dims=(24,) * 2))
+        ).make().build()
+    rows = list(read_conversations(folder / "talks", split="train"))
+    assert rows
+    with pytest.raises(DataError, match="no text in it"):
+        (tmp_path / "empty.jsonl").write_text("{}\n")
+        duplex_task(folder, texts=(str(tmp_path / "empty.jsonl"),)).make().prepare()
