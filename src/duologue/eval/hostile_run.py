@@ -50,8 +50,7 @@ class Found:
     wrong: list[Wrong]
     complaints: list[str]  # in the server's log
     lost: int  # places that did not come back
-    before: float  # bytes of memory, after some of the same
-    after: float
+    resident: tuple[float, float, float]  # bytes of memory: at work, after half of it, after all of it
     files: int  # open files more than before
     same: bool  # whether a conversation goes as it went before
 
@@ -154,7 +153,8 @@ async def run(
     rest: float = 3.0,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
-    """Sends so many; a tenth before that, so that memory is compared with that of a server at work.
+    """Sends so many; a tenth before that, so that the server is at work. Memory is looked at in the middle and at the end:
+    what is reserved once, for the most that was ever needed, grows no more by then, and what is lost goes on.
 
     Raises:
         DataError: the server does not even talk with an honest client, or is gone at the end.
@@ -166,7 +166,10 @@ async def run(
     await warm.large()
     reference = await hold(server.address, [_QUESTION])
     before, files = await server.resident(rest=rest), server.files()
-    await _all(plan, plan.jobs(count), at_once, lambda done: tell(done, count))
+    jobs = plan.jobs(count)
+    await _all(plan, jobs[: len(jobs) // 2], at_once, lambda done: tell(done, count))
+    middle = await server.resident(rest=rest)
+    await _all(plan, jobs[len(jobs) // 2 :], at_once, lambda done: tell(done, count))
     await plan.large()
     lost = 0
     if await server.freed(within=_BACK) is None:
@@ -180,7 +183,8 @@ async def run(
         same = False
     after = await server.resident(rest=rest)
     more = max(0, server.files() - files)
-    return Found(dict(plan.sent), warm.wrong + plan.wrong, server.complaints(), lost, before, after, more, same)
+    resident = (before, middle, after)
+    return Found(dict(plan.sent), warm.wrong + plan.wrong, server.complaints(), lost, resident, more, same)
 
 
 async def _all(plan: Plan, jobs: list[tuple[str, int, int]], at_once: int, tell: Callable[[int], None]) -> None:
@@ -195,7 +199,8 @@ async def _all(plan: Plan, jobs: list[tuple[str, int, int]], at_once: int, tell:
 
 
 def outcome(found: Found) -> Outcome:
-    growth = found.after / found.before - 1 if found.before else 0.0
+    _, middle, after = found.resident
+    growth = after / middle - 1 if middle else 0.0
     numbers = {
         "hostile_wrong": float(len(found.wrong)),
         "hostile_complaints": float(len(found.complaints)),
@@ -207,7 +212,7 @@ def outcome(found: Found) -> Outcome:
         "sent": found.sent,
         "wrong": [wrong.as_dict() for wrong in found.wrong[:500]],
         "complaints": found.complaints[:200],
-        "resident_mib": [found.before / 2**20, found.after / 2**20],
+        "resident_mib": [each / 2**20 for each in found.resident],
         "files": found.files,
     }
     values = {name: Interval(value, value, value) for name, value in numbers.items()}
