@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from safetensors.torch import load_file
 from tiny_mimi import CONFIG, speech
 from torch import Tensor
 from train import tiny
+from train.mortal import Dying
 
 from duologue.data.manifest import Turn, encode_flac, write_shard
 from duologue.train import OptimizerConfig, TrainConfig, train
@@ -68,12 +66,8 @@ class Mortal(MimiTask):
         return _Mortal(self)
 
 
-class _Mortal(_Coding):
-    def batches(self, seed: int, position: int) -> Iterator[Any]:
-        for number, batch in enumerate(super().batches(seed, position), start=position):
-            if number == self.config.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield batch
+class _Mortal(Dying, _Coding):
+    pass
 
 
 def mimi_config(folder: Path, out: Path, *, kill_at: int = -1, **changes: Any) -> TrainConfig:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ import numpy as np
 import torch
 from tiny_duplex import codec
 from train import tiny
+from train.mortal import Dying
 
 from duologue.checkpoints.codecs import save_codec
 from duologue.data.dialogue.manifest import Conversation, encode_stereo, write_conversations
@@ -97,12 +95,8 @@ class Mortal(DuplexTask):
         return _Mortal(self)
 
 
-class _Mortal(_Conversing):
-    def batches(self, seed: int, position: int) -> Iterator[Any]:
-        for number, batch in enumerate(super().batches(seed, position), start=position):
-            if number == self.config.kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield batch
+class _Mortal(Dying, _Conversing):
+    pass
 
 
 def duplex_config(folder: Path, out: Path, *, kill_at: int = -1, **changes: Any) -> TrainConfig:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -16,6 +12,7 @@ from tiny_mimi import moshi_config
 from tiny_moshi import ours, reference
 from train import tiny
 from train.conversing import BOOKS, DEPTH, SCRIPT, duplex_config, duplex_task, talk
+from train.mortal import killed, script
 from train.toy import steps
 
 from duologue.checkpoints import load_model, open_model
@@ -33,7 +30,6 @@ from duologue.train import OptimizerConfig, train
 from duologue.train.duplex_data import code
 from duologue.train.duplex_losses import tell
 from duologue.train.duplex_start import NewModel, begin, trimmed, window_config, word_encoder
-from duologue.train.state import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +45,8 @@ def whole(folder):
     return folder / "whole"
 
 
-def script(folder, out, *arguments, run=()):
-    command = [sys.executable, *run, str(SCRIPT), str(folder), str(out), *arguments]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
-    return subprocess.run(command, env=env, capture_output=True, text=True)
-
-
 def test_a_killed_run_goes_on_to_the_same_weights(folder, whole, tmp_path):
-    killed = script(folder, tmp_path, "kill_at=4")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    for path in checkpoints(tmp_path / "checkpoints"):  # the trap is one of the task's settings
-        content = torch.load(path, weights_only=True)
-        content["config"]["task"]["kill_at"] = -1
-        torch.save(content, path)
+    killed(SCRIPT, folder, tmp_path)
     train(duplex_config(folder, tmp_path), resume=True)
     assert steps(tmp_path) == steps(whole)
     last = [torch.load(out / "checkpoints" / "step-000000008.pt", weights_only=True) for out in (whole, tmp_path)]
@@ -75,7 +60,7 @@ def test_two_processes_give_the_numbers_of_one(folder, tmp_path, shard):
     """Rows of text and of speech, frames drawn: every process passes by the same layers."""
     common = ("accumulation=2", "steps=3")
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    run = script(folder, tmp_path / "two", *common, f"shard={shard}", run=torchrun)
+    run = script(SCRIPT, folder, tmp_path / "two", *common, f"shard={shard}", run=torchrun)
     assert run.returncode == 0, run.stderr[-2000:]
     train(duplex_config(folder, tmp_path / "one", accumulation=2, steps=3))
     for one, two in zip(steps(tmp_path / "one"), steps(tmp_path / "two"), strict=True):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-
 import pytest
 import torch
 from tiny_mimi import CONFIG, speech
 from train.coding import SCRIPT, exported, mimi_config, mimi_task
+from train.mortal import killed, script
 from train.toy import steps
 
 from duologue.checkpoints.codecs import load_codec
 from duologue.errors import ConfigError
 from duologue.train import train
-from duologue.train.state import checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -30,19 +25,8 @@ def whole(folder):
     return folder / "whole"
 
 
-def script(folder, out, *arguments, run=()):
-    command = [sys.executable, *run, str(SCRIPT), str(folder), str(out), *arguments]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
-    return subprocess.run(command, env=env, capture_output=True, text=True)
-
-
 def test_a_killed_run_goes_on_to_the_same_codec_and_discriminators(folder, whole, tmp_path):
-    killed = script(folder, tmp_path, "kill_at=4")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
-    for path in checkpoints(tmp_path / "checkpoints"):  # the trap is one of the task's settings
-        content = torch.load(path, weights_only=True)
-        content["config"]["task"]["kill_at"] = -1
-        torch.save(content, path)
+    killed(SCRIPT, folder, tmp_path)
     train(mimi_config(folder, tmp_path), resume=True)
     assert steps(tmp_path) == steps(whole)
     last = [torch.load(out / "checkpoints" / "step-000000008.pt", weights_only=True) for out in (whole, tmp_path)]
@@ -140,6 +124,7 @@ def test_it_learns_to_repeat_what_it_hears(folder, tmp_path):
 def test_two_processes_hold_the_same_codec(folder, tmp_path, shard):
     """Codebooks learn from the batches of both, so that none drifts away from the other's."""
     run = script(
+        SCRIPT,
         folder,
         tmp_path,
         "accumulation=2",
