@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import functools
 import importlib
 import json
@@ -290,7 +291,10 @@ def make_dialogues(
 def measure(
     context: typer.Context,
     name: Annotated[
-        str, typer.Argument(help="Which tasks: mini (all), bench, mimi or duplex.", show_default=False)
+        str,
+        typer.Argument(
+            help="eval: mini (all), bench, mimi or duplex. bench: serve, mimi or moshi.", show_default=False
+        ),
     ] = "",
     model: ModelOption = "mini",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The report's folder.")] = None,
@@ -298,18 +302,24 @@ def measure(
     quick: Annotated[bool, typer.Option("--quick", help="A few items of each task, to see that it works.")] = False,
     only: Annotated[list[str] | None, typer.Option("--only", metavar="TASK", help="Only this task.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Run tasks again whose results are kept.")] = False,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of torch and of the judges.")] = 2,
     cache: CacheOption = None,
 ) -> None:
+    speed = context.info_name == "bench"
+    if speed and name in ("mimi", "moshi"):  # of published packages, not of a model; `eval mimi` is about quality
+        name = f"bench-{name}"
+        out = out or Path("docs/reports") / f"{name}-{datetime.date.today().isoformat()}"
     with _working("loading"):
         run = _backend("duologue.eval").run
     page = run(
-        name or ("bench" if context.info_name == "bench" else "mini"),
+        name or ("bench" if speed else "mini"),
         model=model,
         out=out,
         settings=settings or [],
         quick=quick,
         only=only,
         again=again,
+        threads=threads,
         resolver=_resolver(cache),
         before=_untouched(model, cache),
     )

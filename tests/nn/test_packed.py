@@ -25,10 +25,22 @@ def test_the_numbers_stay(dtype, near):
 
 
 @torch.no_grad()
+def test_for_single_rows_wide_float32_matrices_are_transposed():
+    plain, packed, half = make(torch.float32), make(torch.float32), make(torch.bfloat16)
+    pack_linears(packed, single=True)
+    pack_linears(half, single=True)
+    assert [packed[0].transposed, packed[2].transposed, half[0].transposed] == [True, False, False]
+    for rows in (1, 2, 3, 40):
+        x = torch.randn(rows, 1, 37)
+        torch.testing.assert_close(packed(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("single", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_state_dict_and_the_way_back_are_exact(dtype):
+def test_the_state_dict_and_the_way_back_are_exact(dtype, single):
     plain, packed = make(dtype).state_dict(), make(dtype)
-    pack_linears(packed)
+    pack_linears(packed, single=single)
     assert packed.state_dict().keys() == plain.keys()
     assert all(torch.equal(packed.state_dict()[name], tensor) for name, tensor in plain.items())
     unpack_linears(packed)

@@ -108,7 +108,7 @@ def resolve_model(name_or_dir: str | Path) -> Path:
         return packaged[str(name_or_dir)]
     path = Path(name_or_dir).expanduser()
     if path.is_dir():
-        if (path / "config.json").is_file():
+        if (path / "config.json").is_file() or _published(path, None):
             return path
         raise CheckpointError(f"{path}: a folder without config.json, so not a model folder; choose another")
     near = difflib.get_close_matches(str(name_or_dir), packaged, n=1)
@@ -124,6 +124,8 @@ def open_model(name_or_dir: str | Path) -> ModelFolder:
         ConfigError: an unknown or missing key.
     """
     path = resolve_model(name_or_dir)
+    if not (path / "config.json").is_file():
+        return _as_published(path, _published(path, None) or "")
     try:
         data = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -131,8 +133,8 @@ def open_model(name_or_dir: str | Path) -> ModelFolder:
     if not isinstance(data, dict) or "family" not in data or "format" not in data:
         kind = data.get("model_type") or data.get("architectures") if isinstance(data, dict) else None
         published = importlib.import_module("duologue.models").PUBLISHED  # late, as the table of families
-        if isinstance(kind, str) and kind in published:
-            return ModelFolder(path=path, family=published[kind], model={}, files={}, artefacts={})
+        if isinstance(data, dict) and (family := _published(path, data)) is not None:
+            return _as_published(path, family)
         what = f" (it looks like a transformers model: {kind})" if kind else ""
         raise CheckpointError(
             f"{path}/config.json: not a duologue model{what}; it needs the keys 'format', 'family', 'model' and 'files'"
@@ -152,6 +154,17 @@ def open_model(name_or_dir: str | Path) -> ModelFolder:
     return ModelFolder(
         path=path, family=opened.family, model=opened.model, files=opened.files, artefacts=opened.artefacts
     )
+
+
+def _published(path: Path, settings: Mapping[str, Any] | None) -> str | None:
+    """The family of a folder in a layout of others; None: none is known."""
+    files = {file.name for file in path.iterdir()}
+    family: str | None = importlib.import_module("duologue.models").published_family(settings, files)  # late, as below
+    return family
+
+
+def _as_published(path: Path, family: str) -> ModelFolder:
+    return ModelFolder(path=path, family=family, model={}, files={}, artefacts={})
 
 
 def load_model(

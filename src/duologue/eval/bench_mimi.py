@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +63,7 @@ class Speed:
 @dataclass(frozen=True)
 class Comparison:
     speeds: dict[str, Speed]
+    both: dict[str, list[float]]  # ms of every round, encode and decode together
     faster: dict[str, dict[str, float]]  # ours, rival: how many times faster ours is, the median over the rounds
 
 
@@ -75,6 +77,7 @@ def compare(
     warm_up: int = 5,
     rows: int = 1,
     seed: int = 0,
+    tell: Callable[[int, int], None] = lambda done, count: None,
 ) -> Comparison:
     """Streams noise through every codec.
 
@@ -82,6 +85,7 @@ def compare(
         ours: by the names that the result has; for example as it is, packed, and in bfloat16.
         weights: the same weights in kyutai's layout (`codecs.mimi_weights.save_mimi`), for the rivals.
         rows: conversations at once; `rustymimi` has one, so it is left out of more.
+        tell: called with rounds done and rounds in all.
     Raises:
         ConfigError: a rival that is not known or not installed.
     """
@@ -91,15 +95,22 @@ def compare(
         streams = {name: own_stream(codec, rows) for name, codec in ours.items()}
         streams |= {rival: _rival(rival, weights, rows) for rival in found}
         times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in streams}
-        for frame_BN in torch.from_numpy(noise):
+        for done, frame_BN in enumerate(torch.from_numpy(noise)):
+            tell(done + 1, len(noise))
             for name, stream in streams.items():
                 times[name].append(_frame(stream, frame_BN))
     kept = {name: np.array(rows[warm_up:]) * 1e3 for name, rows in times.items()}
     both = {name: table[:, :2].sum(1) for name, table in kept.items()}
     return Comparison(
         {name: _speed(table) for name, table in kept.items()},
+        {name: table.tolist() for name, table in both.items()},
         {own: {rival: float(np.median(both[rival] / both[own])) for rival in found} for own in ours},
     )
+
+
+def installed() -> tuple[str, ...]:
+    """The rivals whose packages are there."""
+    return tuple(name for name in RIVALS if find_spec(name) is not None)
 
 
 def own_stream(codec: Codec, rows: int) -> Stream:

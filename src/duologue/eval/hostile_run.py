@@ -153,7 +153,7 @@ async def run(
     rest: float = 3.0,
     tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Found:
-    """Sends so many; a tenth before that, so that the server is at work. Memory is looked at in the middle and at the end:
+    """Sends so many; a tenth before that, so that the server is at work. Memory is looked at in the middle and the end:
     what is reserved once, for the most that was ever needed, grows no more by then, and what is lost goes on.
 
     Raises:

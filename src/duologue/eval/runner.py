@@ -28,6 +28,7 @@ from duologue.data.recognisers import WhisperRecogniser
 from duologue.data.recordings import Sound, recordings, sounds
 from duologue.errors import ConfigError, DataError, DuologueError
 from duologue.eval.bench import BENCH
+from duologue.eval.bench_moshi import MIMI, MOSHI
 from duologue.eval.codec import CODEC
 from duologue.eval.context import Context, fingerprint
 from duologue.eval.duplex import DUPLEX, DUPLEX_LIVE
@@ -46,6 +47,8 @@ EVALUATIONS: dict[str, tuple[Task, ...]] = {
     "bench": BENCH,
     "serve": SERVE,
     "mimi": CODEC,
+    "bench-mimi": MIMI,
+    "bench-moshi": MOSHI,
     "duplex": DUPLEX,
     "duplex-live": DUPLEX_LIVE,
 }
@@ -134,7 +137,7 @@ def command(
 ) -> str:
     """What is typed for these numbers, wherever the model and the report lie."""
     evaluations = {each: ["eval", each] for each in ("mini", "mimi", "duplex", "duplex-live")}
-    words = {**evaluations, "bench": ["bench"]}.get(name, ["bench", name])
+    words = {**evaluations, "bench": ["bench"]}.get(name, ["bench", name.removeprefix("bench-")])
     named = Path(model).name
     words += ["--model", named] if named != "mini" else []
     words += [word for setting in settings for word in ("--set", setting)]
@@ -200,7 +203,7 @@ def run_tasks(context: Context, tasks: Sequence[Task], *, again: bool = False, t
             show.say(summary(task, json.loads(path.read_text(encoding="utf-8"))))
     return write_report(
         context.out,
-        entries(context, (*EVALUATIONS["mini"], *SERVE, *CODEC, *DUPLEX, *DUPLEX_LIVE)),
+        entries(context, (*EVALUATIONS["mini"], *SERVE, *CODEC, *DUPLEX, *DUPLEX_LIVE, *MIMI, *MOSHI)),
         title=title,
         machine=machine(context),
     )

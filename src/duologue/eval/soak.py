@@ -70,7 +70,7 @@ SOAK: tuple[Task, ...] = (
             Row(key="hostile_complaints", title="errors of its own in the server's log meanwhile", must=0),
             Row(key="hostile_lost", title="places that did not come back within 5 s", must=0),
             Row(key="hostile_changed", title="a conversation is another afterwards (1: it is)", must=0),
-            Row(key="hostile_growth", title="memory after all of them, more than after half", unit="%", must=0.02, aim=0.0),
+            Row(key="hostile_growth", title="memory after all, more than after half", unit="%", must=0.02, aim=0.0),
         ),
     ),
     Task(

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, models
 from duologue.checkpoints import load_model, save_model
 from duologue.codecs.mimi_weights import save_mimi
 from duologue.errors import CheckpointError, ConfigError, PartError
+from duologue.models.moshi import released_config, released_family
 from duologue.models.moshi.family import Moshi, PromptConfig
 from duologue.models.moshi.generation import GREEDY, Sampling
 from duologue.models.moshi.loading import FamilyConfig, folder_parts
@@ -108,6 +109,34 @@ def test_the_published_layout_is_a_model_folder(tmp_path):
     assert moshi.prompt is None and moshi.seed is None
     ids = moshi.pieces.encode("spoken words")
     assert moshi.text([ids[0], 3, *ids[1:], 0]) == " spoken words"
+
+
+@pytest.mark.parametrize("left", [None, {"moshi_name": "model.safetensors"}, {"model_type": "moshi"}])
+def test_a_release_that_does_not_tell_its_shape_is_the_7b(tmp_path, monkeypatch, left):
+    folder = release(tmp_path)
+    if left is None:
+        (folder / "config.json").unlink()
+    else:
+        (folder / "config.json").write_text(json.dumps(left))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: \d+ tensors missing: depformer\.layers"):
+        load_model(folder)
+    monkeypatch.setattr(released_config, "SEVEN_B", RAW)  # as if the released ones were so small
+    monkeypatch.setattr(released_family, "_mimi_config", lambda *_: CODEC)
+    moshi = load_model(folder)
+    assert moshi.model.config == from_kyutai(RAW) and moshi.prompt is None and said(moshi).abs().max() > 1e-3
+
+
+def test_a_shape_without_a_model_type_is_a_release(tmp_path):
+    folder = release(tmp_path)
+    written = json.loads((folder / "config.json").read_text())
+    kept = {key: value for key, value in written.items() if key not in ("model_type", "moshi_name")}
+    (folder / "config.json").write_text(json.dumps(kept))
+    assert load_model(folder).model.config == from_kyutai(RAW)
+
+
+def test_voices_without_a_config_are_personaplex(tmp_path):
+    (tmp_path / "voices.tgz").touch()
+    assert from_kyutai(released_config.read_config(tmp_path)).depth_steps == 16
 
 
 def test_a_folder_that_points_to_a_release(tmp_path):

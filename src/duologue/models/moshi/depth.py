@@ -62,7 +62,8 @@ class DepthBlock(nn.Module):
         Args:
             kept_NHSD: keys, then values of the frame's steps before; this one's are written there.
         """
-        one, kept = self.sets[self.weight_of[step]], kept_NHSD.dtype
+        one: Any = self.sets[self.weight_of[step]]
+        kept = kept_NHSD.dtype
         qkv_NHD = one.qkv(self.attention_norm(x_ND)).to(kept).unflatten(1, (self.heads + 2 * self.key_heads, -1))
         kept_NHSD[:, :, step] = qkv_NHD[:, self.heads :]
         k, v = kept_NHSD[:, :, : step + 1].chunk(2, dim=1)
@@ -124,7 +125,7 @@ class DepthTransformer(nn.Module):
         # As in nn.ring: on a CPU half-precision keys are slow.
         dtype = torch.float32 if z_ND.device.type == "cpu" else z_ND.dtype
         kept = z_ND.new_empty(c.layers, len(z_ND), 2 * c.key_heads, count, c.dim // c.heads, dtype=dtype)
-        blocks = list(zip(self.layers, kept.unbind(), strict=True))
+        blocks: list[tuple[Any, Tensor]] = list(zip(self.layers, kept.unbind(), strict=True))
         for step in range(count):
             x_ND = inputs[step] + self._embed(step, token_N)
             for layer, kept_NHSD in blocks:

@@ -26,7 +26,7 @@ from duologue.models.moshi.released import meta_model, quantize_moshi
 from duologue.models.moshi.text import Pieces, load_pieces
 from duologue.models.weights import fill
 from duologue.nn.packed import pack_linears
-from duologue.nn.quant import shape_like
+from duologue.nn.quant import release, shape_like
 
 MODEL_FILE, CODEC_FILE, TEXT_FILES = "moshi.safetensors", "mimi.safetensors", ("tokenizer.json", "tokenizer.model")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
@@ -99,7 +99,8 @@ def assemble(model: MoshiModel, mimi: Mimi, pieces: Pieces, config: FamilyConfig
     if config.dtype == "int8" and not any(tensor.dtype == torch.int8 for tensor in model.state_dict().values()):
         quantize_moshi(model)
     if config.device == "cpu":
-        pack_linears(model)
+        pack_linears(model, single=True)
+        release(model)
         mimi.pack()
     moshi = Moshi(
         model.to(config.device),

@@ -26,6 +26,7 @@ from duologue.models.weights import Entry, Shards, Table, fill, refuse, to_ours,
 from duologue.nn.quant import quantize_int8, shape_like
 
 WEIGHTS = ("model.safetensors", "model.q8.safetensors")
+LARGE = 1 << 20  # numbers of a matrix from which a product of integers takes less time than its preparation
 COPIED = 8  # steps of Moshi's depth transformer, from which PersonaPlex takes those that its file lacks
 
 
@@ -281,9 +282,17 @@ def save_moshi(model: MoshiModel, folder: Path, *, name: str = WEIGHTS[0]) -> No
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def quantize_moshi(model: MoshiModel, *, activations: str = "bf16") -> None:
-    """Makes the linear layers int8, in place; embeddings and norms stay, as in the released q8 files."""
-    quantize_int8(model, lambda _, layer: isinstance(layer, nn.Linear), activations=activations)
+def quantize_moshi(model: MoshiModel, *, activations: str | None = None) -> None:
+    """Makes the linear layers int8, in place; embeddings and norms stay, as in the released q8 files.
+
+    Args:
+        activations: how all multiply (nn.quant); None: large matrices by integers, at 16 bits, small ones in bf16.
+    """
+    linears = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
+    large = [name for name, layer in linears.items() if layer.weight.numel() >= LARGE]
+    for names, default in ((large, "int16"), ([name for name in linears if name not in set(large)], "bf16")):
+        if names:
+            quantize_int8(model, names, activations=activations or default)
 
 
 def _weight_file(folder: Path, raw: Mapping[str, object]) -> Path:

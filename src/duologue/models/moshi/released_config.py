@@ -64,6 +64,7 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "conditioners": (None, {}),
     "fuser": (None, {}),
 }
+VOICES = ("voices.tgz", "voices")  # of PersonaPlex
 READ = {
     "dim", "text_card", "text_card_out", "demux_second_stream", "existing_text_padding_id",
     "existing_text_end_padding_id", "n_q", "dep_q", "card", "num_heads", "num_layers", "hidden_scale", "context",
@@ -76,11 +77,14 @@ READ = {
 def read_config(folder: Path) -> dict[str, Any]:
     """The folder's `config.json`, or that of the 7B where there is none, or one without the model's shape.
 
+    A folder without one that holds PersonaPlex's voices is taken for PersonaPlex's.
+
     Raises:
         CheckpointError: it is not a JSON object.
     """
     path = Path(folder) / "config.json"
-    raw = read_json(path) if path.is_file() else {}
+    voices = any((Path(folder) / name).exists() for name in VOICES)
+    raw = read_json(path) if path.is_file() else {"model_type": "personaplex"} if voices else {}
     if "dim" in raw:
         return raw
     if raw.get("model_type") == "personaplex":

@@ -1,7 +1,7 @@
 """The released Moshi models as a running `Moshi`: their folders as they are published, weights, Mimi and SentencePiece.
 
-A folder whose config.json says `model_type` "moshi" or "personaplex" is a model folder as it is. One of our own that
-points there is the way to choose settings, and to load a folder without config.json, which is the 7B:
+Such a folder is a model folder as it is, with or without its config.json; without, it is the 7B. One of our own that
+points there is a way to keep settings:
 {"format": 1, "family": "moshi_release", "model": {"release": "/data/moshiko", "dtype": "int8"}, "files": {}}.
 """
 
