@@ -523,7 +523,7 @@ def test_what_was_written_is_read_in_pieces_between_which_others_speak():
     talker.end_turn()
     reader.write("user", "one two three four five six seven eight")
     reader.answer()
-    driver.run(6 + 1 + 6)  # heard, ended, and a few steps
+    driver.run(6 + 1 + 12)  # heard, ended, and a few steps
     assert any(isinstance(event, Audio) for event in spoken_events) and not events
     driver.run()
     driver.time += 10.0
@@ -714,3 +714,41 @@ def test_forgetting_many_times_at_once_is_done_once():
     session.forget()
     driver.run()
     assert len(done) == 6 and not events
+
+
+def test_beside_others_an_answer_begins_with_a_head_start():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=100)))
+    (alone, events), (other, _) = driver.open(), driver.open()
+
+    def begins() -> float:
+        """Seconds of speech that come at once."""
+        del events[:]
+        while not any(isinstance(event, Audio) for event in events):
+            driver.run(1)
+        seconds = sum(len(event.samples) for event in events if isinstance(event, Audio)) / 24_000
+        driver.time += 20.0
+        driver.run()
+        driver.time += 20.0
+        return seconds
+
+    for beside, least, most in ((False, 0.01, 0.1), (True, 0.3, 0.4), (False, 0.01, 0.1)):
+        if beside:
+            other.listen(tone(0.5))
+        alone.listen(tone(0.5))
+        alone.end_turn()
+        assert least <= begins() <= most
+        if beside:
+            assert isinstance(events[-1], Done)
+            other.forget()
+            driver.run()
+
+
+def test_a_short_answer_beside_others_is_given_whole():
+    driver = Driver(EchoModel(EchoConfig(audio_ticks=1)))
+    (session, events), (other, _) = driver.open(), driver.open()
+    other.listen(tone(0.5))
+    session.listen(tone(0.5))
+    session.end_turn()
+    driver.run()
+    assert kinds(events)[-2:] == ["Audio", "Done"]
+    assert not any(isinstance(event, Failed) for event in events)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from duologue.streaming.events import Audio
+
 _BACKGROUND = 2.0  # seconds of lead that stand for an answer nobody waits to hear: never urgent, never enough
 _MOST_IDS, _KEPT_IDS = 64, 16  # ids of a text without an end that are written out together, and that are kept
 
@@ -47,6 +49,7 @@ class Answer:
         self.made = 0.0  # seconds of speech
         self.complete = False  # nothing is to come
         self.idle = 0  # steps in a row that gave nothing
+        self.kept: list[Audio] = []  # its beginning, until there is enough of it
         self._since: float | None = None  # when it began to play, the time left out in which it stood still
         self._stands: float | None = None  # since when it stands still
 
@@ -59,6 +62,11 @@ class Answer:
         """Somebody who knows tells how much of it was played at this time."""
         if self._since is not None:
             self._since = (now if self._stands is None else self._stands) - played
+
+    @property
+    def begun(self) -> bool:
+        """Some of it plays, or has played."""
+        return self._since is not None
 
     @property
     def stands(self) -> bool:
@@ -85,7 +93,7 @@ class Answer:
         return max(0.0, min(self.made, self.made - self.left(now)))
 
     def lead(self, now: float) -> float:
-        """Seconds of speech made that cannot have been heard yet; -inf before the first."""
-        if not self.made:
+        """Seconds of speech made that cannot have been heard yet; -inf while nothing is given out."""
+        if not self.made or self.kept:
             return -math.inf
         return self.left(now) if self._paced else _BACKGROUND

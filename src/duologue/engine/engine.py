@@ -144,6 +144,10 @@ class Engine:
         with self._lock:
             self._free.append(session.slot)
 
+    def serves_others(self, session: Session) -> bool:
+        """Whether anybody else speaks or is spoken to."""
+        return any(other.active for other in self._sessions.values() if other is not session)
+
     def deliver(self, session: Session, sink: Sink, event: Event) -> None:
         if self.watch:
             self.watch.event(event)

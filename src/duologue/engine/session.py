@@ -71,6 +71,7 @@ class SessionConfig:
     idle_steps: int = 2_000  # in a row without text or speech, after which an answer counts as stuck
 
 
+_HEADSTART = 0.3  # seconds of speech with which an answer begins while others are served too: the next may have to wait
 _PREPARED = 0.5  # seconds of speech that are made of an answer while the user may yet go on
 
 
@@ -215,6 +216,13 @@ class Session:
     def waiting_since(self) -> float:
         """The time since which text, or the end of the turn, waits."""
         return self._waiting_since
+
+    @property
+    def active(self) -> bool:
+        """Somebody speaks in it, or is about to."""
+        if self._phase is _Phase.HEARING:
+            return self._question > 0
+        return self._phase is _Phase.ENDING or self.speaking
 
     @property
     def speaking(self) -> bool:
@@ -562,7 +570,7 @@ class Session:
         if step.ids and (more := saying.writing.add(step.ids)):
             self._deliver(Text(more))
         if len(step.samples):
-            if config.paced and saying.made and self.lead(self._engine.now()) < 0 and self._engine.watch:
+            if config.paced and saying.begun and self.lead(self._engine.now()) < 0 and self._engine.watch:
                 self._engine.watch.underrun()
             saying.made += len(step.samples) / self._output_rate
             self._deliver(Audio(step.samples))
@@ -581,7 +589,28 @@ class Session:
         """Gives an event of the answer, or keeps it while the user may yet go on."""
         if self._held is not None and not (isinstance(event, Heard) and not event.final):
             self._held.append(event)
-            return
+        elif isinstance(event, Audio):
+            self._saying.kept.append(event)
+            if not self._waits:
+                self._give_kept()
+        else:
+            if isinstance(event, Done):
+                self._give_kept()
+            self._give(event)
+
+    @property
+    def _waits(self) -> bool:
+        """There is little of the answer, and others keep the model from making more of it soon."""
+        saying = self._saying
+        early = self._config.paced and not saying.begun and saying.made < _HEADSTART
+        return early and self._engine.serves_others(self)
+
+    def _give_kept(self) -> None:
+        kept, self._saying.kept = self._saying.kept, []
+        for event in kept:
+            self._give(event)
+
+    def _give(self, event: Event) -> None:
         match event:
             case Text(text):
                 self._saying.delivered += text

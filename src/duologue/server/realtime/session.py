@@ -25,6 +25,7 @@ _FLAGS = ("create_response", "interrupt_response")
 _SERVER_VAD = ("type", "threshold", "prefix_padding_ms", "silence_duration_ms", "idle_timeout_ms", *_FLAGS)
 _SEMANTIC_VAD = ("type", "eagerness", *_FLAGS)
 _PATIENCE = {"low": (0.6, 1.0, 8.0), "medium": (0.4, 0.6, 4.0), "high": (0.25, 0.4, 2.0)}  # complete, unknown, not
+_PAUSE, _EAGER_PAUSE = 0.2, 0.128  # seconds of silence after which an answer is prepared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,9 @@ class TurnDetection:
             end = self.silence_duration_ms / 1000
             ends = {"end": end, "end_complete": end, "end_incomplete": end}
         threshold = min(0.99, max(0.01, self.threshold))
-        return TurnConfig(threshold=threshold, before=before, pause=min(0.2, *ends.values()), **ends)
+        eager = self.type == "semantic_vad" and self.eagerness == "high"
+        pause = min(_EAGER_PAUSE if eager else _PAUSE, *ends.values())
+        return TurnConfig(threshold=threshold, before=before, pause=pause, **ends)
 
     def as_dict(self) -> dict[str, Any]:
         names = _SEMANTIC_VAD if self.type == "semantic_vad" else _SERVER_VAD
