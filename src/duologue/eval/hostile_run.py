@@ -168,6 +168,7 @@ async def run(
     before, files = await server.resident(rest=rest), server.files()
     jobs = plan.jobs(count)
     await _all(plan, jobs[: len(jobs) // 2], at_once, lambda done: tell(done, count))
+    await plan.large()
     middle = await server.resident(rest=rest)
     await _all(plan, jobs[len(jobs) // 2 :], at_once, lambda done: tell(done, count))
     await plan.large()
