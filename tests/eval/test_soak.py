@@ -66,7 +66,7 @@ def test_two_at_once_get_what_they_get_alone():
 
 def test_a_word_of_the_others_is_found():
     with watched(Mixing()) as (server, _):
-        outcome = soak_pairs.outcome(asyncio.run(soak_pairs.measure(server, QUESTIONS[1:], count=4)))
+        outcome = soak_pairs.outcome(asyncio.run(soak_pairs.measure(server, QUESTIONS[1:], count=8)))
     assert not reaches(outcome, "pairs_leaked") and outcome.values["pairs_changed"].value > 0
 
 
