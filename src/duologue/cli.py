@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import importlib
 import json
@@ -308,7 +307,6 @@ def measure(
     speed = context.info_name == "bench"
     if speed and name in ("mimi", "moshi"):  # of published packages, not of a model; `eval mimi` is about quality
         name = f"bench-{name}"
-        out = out or Path("docs/reports") / f"{name}-{datetime.date.today().isoformat()}"
     with _working("loading"):
         run = _backend("duologue.eval").run
     page = run(

@@ -75,7 +75,7 @@ def run(
         name: which tasks: "mini", all that mini is held to, "bench", those of speed and size, "mimi", a codec's, or
             "duplex", those of a line that never closes ("duplex-live": in real time).
         model: a packaged model or a model folder.
-        out: the report's folder; None: docs/reports/MODEL-DATE.
+        out: the report's folder; None: docs/reports/MODEL-DATE, or bench-mimi-DATE and bench-moshi-DATE.
         settings: changes to the model's config, such as "omega=20".
         quick: a few items of every task, to see that it works; the numbers mean little.
         only: names of tasks.
@@ -95,7 +95,8 @@ def run(
     changes = parse_settings(settings)
     identity = fingerprint(resolve_model(model)) + "".join(f" {setting}" for setting in settings)
     torch.set_num_threads(threads)
-    out = Path(out) if out else Path("docs/reports") / f"{Path(model).name}-{datetime.date.today().isoformat()}"
+    about = name if name.startswith("bench-") else Path(model).name
+    out = Path(out) if out else Path("docs/reports") / f"{about}-{datetime.date.today().isoformat()}"
     find = resolver or Resolver()
 
     def load(more: Mapping[str, Any]) -> Pipeline:

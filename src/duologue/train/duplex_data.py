@@ -22,13 +22,12 @@ from duologue.data.dialogue.manifest import Conversation, decode_stereo, read_co
 from duologue.data.dialogue.texts import ASSISTANT, USER
 from duologue.data.dialogue.timeline import TURN
 from duologue.data.interleave import interleave
-from duologue.data.manifest import read_table, shard_paths
+from duologue.data.manifest import read_table
 from duologue.data.word_times import Word
 from duologue.errors import DataError
 from duologue.models.moshi.config import ZERO, MoshiConfig
-from duologue.train.features import Ragged, RowCache, write_cache
+from duologue.train.features import Ragged, RowCache, cached_shards
 from duologue.train.parts import fingerprint
-from duologue.train.progress import Bar
 
 Streams = Literal["two", "assistant", "mixed"]  # both sides, a stream each; the assistant alone; both in one stream
 KEYS = ("question", "answer", "text")  # of a text file's objects
@@ -45,19 +44,8 @@ def code_folder(folder: str, mimi: Mimi, *, mixed: bool, cache: str = "") -> Row
     """
     count = mimi.config.num_codebooks
     name = f"{'mixed' if mixed else 'duplex'}-{count}-{fingerprint(mimi)}"
-    place, shards = Path(cache or Path(folder) / "features") / name, shard_paths(Path(folder))
-    missing = [shard for shard in shards if not (place / f"{shard.stem}.safetensors").exists()]
     like = {"codes": torch.zeros(0, (1 if mixed else 2) * count, dtype=torch.int16)}
-    bar = Bar("codes", step=0, steps=len(missing), every=1) if missing else None
-    try:
-        for number, shard in enumerate(missing, start=1):
-            write_cache(place / f"{shard.stem}.safetensors", _code_shard(shard, mimi, mixed), like)
-            if bar:
-                bar.step({"step": number})
-    finally:
-        if bar:
-            bar.close()
-    return RowCache([place / f"{shard.stem}.safetensors" for shard in shards])
+    return cached_shards(folder, name, lambda shard: _code_shard(shard, mimi, mixed), like=like, cache=cache)
 
 
 def _code_shard(path: Path, mimi: Mimi, mixed: bool) -> dict[str, Ragged]:

@@ -99,6 +99,18 @@ def cached(
         columns: what `make` needs of the rows, beside their ids.
         cache: where caches are kept; empty: in the data folder.
     """
+    return cached_shards(folder, name, lambda shard: make(read_shard(shard, columns=columns)), like=like, cache=cache)
+
+
+def cached_shards(
+    folder: str,
+    name: str,
+    make: Callable[[Path], dict[str, Ragged]],
+    *,
+    like: Mapping[str, Tensor],
+    cache: str = "",
+) -> RowCache:
+    """As `cached`, for data of any kind: `make` reads the shard itself."""
     shards = shard_paths(Path(folder))
     place = Path(cache or Path(folder) / "features") / name
     missing = [shard for shard in shards if not (place / f"{shard.stem}.safetensors").exists()]
@@ -106,8 +118,7 @@ def cached(
     try:
         for number, shard in enumerate(missing, start=1):
             with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-                made = make(read_shard(shard, columns=columns))
-                write_cache(place / f"{shard.stem}.safetensors", made, like)
+                write_cache(place / f"{shard.stem}.safetensors", make(shard), like)
             if bar:
                 bar.step({"step": number})
     finally:
