@@ -154,7 +154,7 @@ new Panel({ line, conversation: () => talk, words, recording });
 
 // --- what is pressed -------------------------------------------------------------------------------------------------
 
-let byPointer = 0; // when the pointer let go: the click that follows is the same press
+let byPointer = -Infinity; // when the pointer let go: the click that follows is the same press
 
 button.addEventListener("pointerdown", event => {
   if (event.button !== 0) return;
