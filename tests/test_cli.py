@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import soundfile
+import torch
 from fakes import ANSWER, EchoFamily, EchoModel, save_echo, tone
 from typer.testing import CliRunner
 
@@ -280,3 +281,28 @@ def test_an_evaluation_can_ask_the_language_model_as_it_was(measured, monkeypatc
     assert loaded == []
     assert [before("Capital of France?"), before("And of Gaul?")] == ["Paris.", "Paris."]
     assert loaded == ["small-talk"] and asked[0] == [("user", "Capital of France?")]  # none of our instructions
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    torch.set_num_threads(3)
+    yield monkeypatch
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("wanted,duplex,count", [(None, False, 2), (None, True, 3), (1, False, 1), (2, True, 2)])
+def test_a_thread_is_left_to_the_network_unless_told_otherwise(threads, wanted, duplex, count):
+    cli._use_threads(wanted, duplex=duplex)
+    assert torch.get_num_threads() == count
+
+
+def test_what_the_environment_says_of_threads_holds_and_there_is_always_one(threads):
+    threads.setenv("OMP_NUM_THREADS", "3")
+    cli._use_threads(None, duplex=False)
+    assert torch.get_num_threads() == 3
+    threads.delenv("OMP_NUM_THREADS")
+    torch.set_num_threads(1)
+    cli._use_threads(None, duplex=False)
+    assert torch.get_num_threads() == 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from moshi.models.lm import LMModel
+from moshi.models.loaders import get_condition_fuser, get_conditioner_provider
 
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import load_tensors, meta_model, stack_steps
@@ -44,6 +47,17 @@ VARIANTS = {
     },
     "recogniser": {**TINY, "dep_q": 0, "extra_heads_num_heads": 2, "norm": "layer_norm"},
 }
+CONDITIONED = {
+    **TINY,
+    "conditioners": {
+        "description": {
+            "type": "lut",
+            "lut": {"n_bins": 6, "dim": 8, "tokenizer": "noop", "possible_values": ["very_bad", "bad", "very_good"]},
+        },
+        "style": {"type": "lut", "lut": {"n_bins": 5, "dim": 4, "tokenizer": "noop"}},
+    },
+    "fuser": {"cross_attention_pos_emb": False, "sum": ["style", "description"], "prepend": [], "cross": []},
+}
 
 
 def reference(raw: dict, *, seed: int = 0, device: str = "cpu") -> LMModel:
@@ -51,12 +65,19 @@ def reference(raw: dict, *, seed: int = 0, device: str = "cpu") -> LMModel:
     kwargs = {key: value for key, value in raw.items() if key not in ("model_type", "moshi_name", "depformer_context")}
     if "demux_second_stream" in kwargs:
         kwargs["demux_second_text_stream"] = kwargs.pop("demux_second_stream")
+    if "conditioners" in kwargs:
+        parts = copy.deepcopy(kwargs)  # it is changed
+        kwargs["condition_provider"] = get_conditioner_provider(parts["dim"], device, parts)
+        kwargs["fuser"] = get_condition_fuser(parts)
+        del kwargs["conditioners"]
     torch.manual_seed(seed)
     model = LMModel(**kwargs, device=device, dtype=torch.float32).eval()
     if device == "cpu":
         for name, parameter in model.named_parameters():
             if name.endswith("alpha"):
                 torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
+            elif name.startswith("condition_provider."):  # what is heard and said is to matter as well
+                torch.nn.init.normal_(parameter, std=0.1 if name.endswith("learnt_padding") else 0.25)
             elif parameter.dim() > 1:
                 torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5 * 0.8)
             else:

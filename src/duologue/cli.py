@@ -71,6 +71,9 @@ CacheOption = Annotated[
 OmegaOption = Annotated[
     int | None, typer.Option("--omega", min=1, help="Speech units a chunk: smaller starts sooner, larger is smoother.")
 ]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads of the model (default: one is left to the network).")
+]
 SettingOption = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change one setting.")]
 HostOption = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 for every network.")]
 PortOption = Annotated[int, typer.Option("--port", min=0, max=65_535)]
@@ -133,6 +136,7 @@ def talk(
     key: KeyOption = None,
     omega: OmegaOption = None,
     check_only: Annotated[bool, typer.Option("--check-only", help="Only answer the bundled question.")] = False,
+    threads: ThreadsOption = None,
     cache: CacheOption = None,
 ) -> None:
     """Check the model on a bundled spoken question, then serve a page to talk to it."""
@@ -141,7 +145,8 @@ def talk(
         pipeline = _load(model, cache, omega=omega)
         _self_check(pipeline, model, cache)
         if door is not None:
-            _serve(pipeline, door, _certificate(tls, certificate, key, host=host, cache=cache), page=True)
+            pair = _certificate(tls, certificate, key, host=host, cache=cache)
+            _serve(pipeline, door, pair, threads=threads, page=True)
 
 
 @app.command()
@@ -177,6 +182,7 @@ def serve(
             "--otel", metavar="URL", envvar="OTEL_EXPORTER_OTLP_ENDPOINT", help="Where OpenTelemetry collects spans."
         ),
     ] = None,
+    threads: ThreadsOption = None,
     omega: OmegaOption = None,
     settings: SettingOption = None,
     cache: CacheOption = None,
@@ -197,7 +203,8 @@ def serve(
         pipeline = _load(model, cache, omega=omega)
         pair = _certificate(tls, certificate, key, host=host, cache=cache)
         _log()
-        _serve(pipeline, door, pair, config=made, library=library, recordings=kept, tracing=tracing)
+        options: dict[str, Any] = {"config": made, "library": library, "recordings": kept, "tracing": tracing}
+        _serve(pipeline, door, pair, threads=threads, **options)
 
 
 @app.command()
@@ -485,6 +492,7 @@ def _serve(
     door: tuple[Any, Any],
     pair: tuple[Path | None, Path | None],
     *,
+    threads: int | None,
     page: bool = False,
     **options: Any,
 ) -> None:
@@ -494,11 +502,28 @@ def _serve(
     listener, keys = door
     host, port = listener.getsockname()[:2]
     shown = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host
+    _use_threads(threads, duplex=pipeline.model.spec.duplex)
     server = Server(pipeline, keys=keys, **options)
     what = f"talk to {pipeline.name}" if page else f"{pipeline.name} for {server.config.max_sessions} conversations"
     _say(f"{what} at http{'s' if pair[0] else ''}://{shown}:{port}  (Ctrl-C ends it)")
     run(server, listener, certificate=pair[0], key=pair[1])
     _say("stopped")
+
+
+def _use_threads(wanted: int | None, *, duplex: bool) -> None:
+    """How many threads torch computes with from now on.
+
+    Args:
+        wanted: None: for a turn family one fewer than there are, unless OMP_NUM_THREADS says how many. Its work is many
+            small products, and a thread that waits at each of them for another one, which has the network to serve,
+            takes longer than one alone. A duplex family's are larger and on the clock: all.
+    """
+    import torch
+
+    if wanted is None and not duplex and "OMP_NUM_THREADS" not in os.environ:
+        wanted = max(1, torch.get_num_threads() - 1)
+    if wanted is not None:
+        torch.set_num_threads(wanted)
 
 
 def _log() -> None:

@@ -743,6 +743,21 @@ def test_beside_others_an_answer_begins_with_a_head_start():
             driver.run()
 
 
+def test_on_a_slow_machine_an_answer_begins_later_so_that_it_does_not_run_dry():
+    class Slow(EchoModel):
+        def speak(self, state, live_B):
+            driver.time += 0.07
+            return super().speak(state, live_B)
+
+    driver = Driver(Slow(EchoConfig(audio_ticks=100)))
+    session, events = driver.open()
+    session.listen(tone(0.5))
+    session.end_turn()
+    while not any(isinstance(event, Audio) for event in events):
+        driver.run(1)
+    assert len(spoken(events)[1]) == round(0.32 * 24_000)
+
+
 def test_a_short_answer_beside_others_is_given_whole():
     driver = Driver(EchoModel(EchoConfig(audio_ticks=1)))
     (session, events), (other, _) = driver.open(), driver.open()

@@ -27,10 +27,10 @@ def talker(ahead: float) -> One:
     return One(speaking=True, ahead=ahead)
 
 
-def test_who_has_least_ahead_speaks_first_and_who_has_much_waits():
+def test_all_speak_together_but_who_has_much_ahead():
     first, near, far, full = talker(-math.inf), talker(0.5), talker(3.0), talker(4.5)
     plan = Scheduler(CONFIG).plan([first, near, far, full], 0.0)
-    assert plan.speak == [first, near]
+    assert plan.speak == [first, near, far]  # the step is made anyway
     plan = Scheduler(CONFIG).plan([far, full], 0.0)
     assert plan.speak == [far]
     assert Scheduler(CONFIG).plan([full], 0.0).empty
@@ -57,6 +57,14 @@ def test_where_speech_would_run_dry_all_else_waits_for_a_moment():
         assert plan.speak == [drying] and not plan.listen
     assert scheduler.plan([listener, drying], 0.3).listen == [listener]
     assert not scheduler.plan([listener, drying], 0.31).listen  # and again
+
+
+def test_speech_that_has_run_dry_comes_before_all_else_too():
+    plan = Scheduler(CONFIG).plan([One(can_end=True, waiting_since=-9.0), dry := talker(-0.05)], 0.0)
+    assert plan.speak == [dry] and not plan.end
+    assert Scheduler(CONFIG).plan([ending := One(can_end=True, waiting_since=-9.0), talker(-math.inf)], 0.0).end == [
+        ending
+    ]
 
 
 def test_one_long_piece_of_work_at_a_time_while_somebody_speaks_with_little_ahead():

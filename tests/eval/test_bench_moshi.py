@@ -17,6 +17,7 @@ TIMES = {
     "bfloat16": [8.0, 8.0, 8.0],
     "bfloat16 moshi": [12.0, 12.0, 12.0],
     "int8": [4.0, 4.0, 4.0],
+    "int4": [2.0, 2.0, 2.0],
 }
 
 
@@ -36,6 +37,7 @@ def test_the_step_is_compared(tmp_path, monkeypatch):
     assert values["faster_float32_1"].value == pytest.approx(3) and values["float32_1"].value == 11
     assert values["faster_bfloat16_16"].value == pytest.approx(1.5)
     assert values["int8_against_bfloat16"].value == 2 and values["batching_int8"].value == 8
+    assert values["int4_against_bfloat16"].value == 4
 
 
 def test_without_the_package_nothing_is_compared_and_it_is_said(tmp_path, monkeypatch, caplog):

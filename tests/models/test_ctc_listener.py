@@ -14,7 +14,7 @@ from duologue.models.llama_omni.adapter import ReadoutAdapter, ReadoutConfig
 from duologue.models.llama_omni.ctc_listener import CtcConfig, CtcListener, CtcListenerConfig
 from duologue.models.llama_omni.listening import CtcHearing, Ear, EarOptions
 from duologue.models.whisper import WhisperConfig
-from duologue.nn.quant import quantize_int8
+from duologue.nn.quant import quantize
 
 SHAPE = CtcListenerConfig(
     whisper=WhisperConfig(dim=16, heads=2, ffn_dim=32, encoder_layers=1, decoder_layers=0, max_source=200),
@@ -135,7 +135,7 @@ def test_a_table_in_int8_is_heard_with_as_well():
     ears, model = listener(), torch.nn.Sequential(table())
     states_BSD = torch.randn(1, 30, 12)
     exact = ears.ctc.scores(states_BSD, model[0])
-    quantize_int8(model, activations="int16")
+    quantize(model, activations="int16")
     rounded = ears.ctc.scores(states_BSD, model[0])
     assert 0 < float((rounded - exact)[..., :256].abs().max()) < 0.02 * float(exact[..., :256].std() * 4)
     assert ears.hear(sounds(1.2, 1)[None], torch.tensor([19_200]), model[0]).counts_B[0] > 1

@@ -412,6 +412,27 @@ def test_written_questions_are_answered_by_the_same_model():
     assert model.answer_text(heard.strip()) == model.text(ids).strip()
 
 
+def test_an_answer_says_nothing_twice_where_that_is_asked_for():
+    def twice(ids: list[int]) -> int:
+        grams = [tuple(ids[i : i + 3]) for i in range(len(ids) - 2)]
+        return len(grams) - len(set(grams))
+
+    circling = tiny_omni(longest_answer=30)
+    bounded = tiny_omni(longest_answer=30, once=3)
+    circles, seeds = 0, range(2)
+    for seed in seeds:
+        _, ids, _ = ask(circling, circling.init_state(1), 0, sounds(1.0, seed))
+        alone = ask(bounded, bounded.init_state(1), 0, sounds(1.0, seed))
+        beside = ask(bounded, bounded.init_state(3), 1, sounds(1.0, seed))
+        circles += twice(ids) > 0
+        assert not twice(alone[1]) and alone[1] == beside[1]
+        if not twice(ids):
+            assert alone[1] == ids
+    assert circles  # the test would find them
+    with pytest.raises(ShapeError, match="once"):
+        tiny_omni(once=1)
+
+
 def test_the_cut_falls_on_the_quietest_place():
     audio = sounds(3.0, 1)
     audio[32_000:36_000] = 0

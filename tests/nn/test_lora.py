@@ -9,7 +9,7 @@ from torch import nn
 from duologue.errors import CheckpointError, ConfigError
 from duologue.models.weights import fill, to_ours, transformer_config, transformer_ignore, transformer_table
 from duologue.nn.lora import LoraLinear, add_lora, export_peft, import_peft, lora_layers, merge_lora, without_lora
-from duologue.nn.quant import quantize_int8
+from duologue.nn.quant import quantize
 from duologue.nn.transformer import Transformer, TransformerConfig
 
 SMALL = TransformerConfig(vocab_size=48, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_dim=64)
@@ -61,13 +61,13 @@ def test_merged_weights_give_the_same_and_leave_no_adapter(model):
 
 
 def test_int8_layers_take_adapters_but_are_not_merged(model):
-    quantize_int8(model, ("*.qkv",))
+    quantize(model, ("*.qkv",))
     before = logits(model)
     add_lora(model, rank=2, alpha=4, targets=("qkv",))
     assert torch.equal(logits(model), before)
     stir(model)
     assert not torch.allclose(logits(model), before)
-    with pytest.raises(ConfigError, match="has int8 weights"):
+    with pytest.raises(ConfigError, match="has int8 or int4 weights"):
         merge_lora(model)
 
 

@@ -9,18 +9,18 @@ from torch import nn
 from duologue.errors import ShapeError
 from duologue.nn.quant import (
     Int8Embedding,
-    Int8Linear,
     dequantize,
     from_int8,
     has_integer_product,
     pack_int8,
-    quantize_int8,
+    quantize,
     release,
     set_activations,
     shape_like,
     to_int8,
     unpack_int8,
 )
+from duologue.nn.quant_matrix import QuantLinear
 from duologue.nn.transformer import Transformer, TransformerConfig
 
 WAYS = ["bf16", "int8", "int16"]  # where a CPU has no integer product, the last two are as the first
@@ -60,7 +60,7 @@ def test_the_product_is_that_of_the_rounded_weights(rows, dtype, activations):
     torch.manual_seed(rows)
     layer = nn.Sequential(nn.Linear(96, 64))
     exact = layer[0]
-    quantize_int8(layer, activations=activations)
+    quantize(layer, activations=activations)
     x = torch.randn(2, rows, 96)
     with torch.no_grad():
         y = layer(x.to(dtype))
@@ -79,7 +79,7 @@ def test_the_product_is_that_of_the_rounded_weights(rows, dtype, activations):
 def test_any_address_and_any_width_will_do(activations, width, offset):
     """Torch's kernel ends the process on odd ones. Weights of a mapped file begin at any 8 bytes, slices anywhere."""
     layer = nn.Sequential(nn.Linear(width, 32, bias=False))
-    quantize_int8(layer, activations=activations)
+    quantize(layer, activations=activations)
     for name, like in (("int8", torch.int8), ("scale", torch.float32)):
         kept = getattr(layer[0].weight, name)
         moved = torch.zeros(kept.numel() + 16, dtype=like)[offset : offset + kept.numel()].view(kept.shape)
@@ -93,7 +93,7 @@ def test_any_address_and_any_width_will_do(activations, width, offset):
 def test_rows_do_not_influence_each_other(activations):
     torch.manual_seed(0)
     layer = nn.Sequential(nn.Linear(32, 16))
-    quantize_int8(layer, activations=activations)
+    quantize(layer, activations=activations)
     x = torch.randn(4, 32)
     with torch.no_grad():
         alone, wild = layer(x[:1]), layer(torch.cat([x[:1], 1e4 * x[1:]]))[:1]
@@ -104,7 +104,7 @@ def test_rows_do_not_influence_each_other(activations):
 def test_a_whole_model_with_a_tied_head_stays_close(model, activations):
     ids_BT = torch.randint(0, SMALL.vocab_size, (2, 9))
     exact = logits(model, ids_BT)
-    names = quantize_int8(model, activations=activations)
+    names = quantize(model, activations=activations)
     assert "embedding" in names and isinstance(model.embedding, Int8Embedding)
     assert len(names) == 1 + 4 * SMALL.layers
     assert not any(p.dim() > 1 for p in model.parameters())
@@ -112,18 +112,18 @@ def test_a_whole_model_with_a_tied_head_stays_close(model, activations):
 
 
 def test_only_the_named_layers_are_replaced(model):
-    names = quantize_int8(model, ("*.gate_up", "blocks.layers.1.down"))
+    names = quantize(model, ("*.gate_up", "blocks.layers.1.down"))
     assert names == ["blocks.layers.0.gate_up", "blocks.layers.1.gate_up", "blocks.layers.1.down"]
     assert isinstance(model.embedding, nn.Embedding)
-    assert quantize_int8(model, lambda name, layer: isinstance(layer, nn.Embedding)) == ["embedding"]
+    assert quantize(model, lambda name, layer: isinstance(layer, nn.Embedding)) == ["embedding"]
     with pytest.raises(ShapeError, match="no linear layer or embedding fits"):
-        quantize_int8(model, ("nothing",))
+        quantize(model, ("nothing",))
 
 
 @pytest.mark.parametrize("activations", WAYS)
 def test_saved_and_loaded_it_gives_the_same_numbers(model, tmp_path, activations):
     ids_BT = torch.randint(0, SMALL.vocab_size, (2, 5))
-    quantize_int8(model, activations=activations)
+    quantize(model, activations=activations)
     before = logits(model, ids_BT)
     save_file(model.state_dict(), tmp_path / "m.safetensors")
     tensors = load_file(tmp_path / "m.safetensors")
@@ -140,7 +140,7 @@ def test_loading_other_weights_takes_effect_after_a_first_use(activations):
     layers = [nn.Sequential(nn.Linear(32, 16)) for _ in range(2)]
     x = torch.randn(2, 32)
     for layer in layers:
-        quantize_int8(layer, activations=activations)
+        quantize(layer, activations=activations)
     with torch.no_grad():
         first, second = layers[0](x), layers[1](x)
         layers[0].load_state_dict(layers[1].state_dict())
@@ -150,10 +150,10 @@ def test_loading_other_weights_takes_effect_after_a_first_use(activations):
 @pytest.mark.parametrize("activations", WAYS)
 def test_released_weights_give_the_same_numbers_and_the_same_state_dict(model, activations):
     ids_BT = torch.randint(0, SMALL.vocab_size, (2, 5))
-    quantize_int8(model, activations=activations)
+    quantize(model, activations=activations)
     before, tensors = logits(model, ids_BT), {name: t.clone() for name, t in model.state_dict().items()}
     release(model)
-    held = [layer.weight.int8.numel() for layer in model.modules() if isinstance(layer, Int8Linear)]
+    held = [layer.weight.int8.numel() for layer in model.modules() if isinstance(layer, QuantLinear)]
     assert (sum(held) == 0) == (activations != "bf16" and has_integer_product())
     for each in (model, copy.deepcopy(model)):
         assert torch.equal(logits(each, ids_BT), before)
@@ -167,7 +167,7 @@ def test_released_weights_give_the_same_numbers_and_the_same_state_dict(model, a
 
 def test_packed_weights_are_a_quantized_modules_own(model):
     packed = pack_int8(model.state_dict())
-    quantize_int8(model)
+    quantize(model)
     own = model.state_dict()
     assert packed.keys() == own.keys()
     assert all(torch.equal(packed[name], own[name]) for name in own)
@@ -194,7 +194,7 @@ def test_dequantize_gives_back_plain_layers_with_the_same_weights(model):
     shapes = {name: t.shape for name, t in model.state_dict().items()}
     rounded = Transformer(SMALL).eval()
     rounded.load_state_dict(unpack_int8(pack_int8(model.state_dict())))
-    quantize_int8(model)
+    quantize(model)
     dequantize(model)
     assert {name: t.shape for name, t in model.state_dict().items()} == shapes
     torch.testing.assert_close(logits(model, ids_BT), logits(rounded, ids_BT))
@@ -202,7 +202,7 @@ def test_dequantize_gives_back_plain_layers_with_the_same_weights(model):
 
 def test_gradients_reach_the_input_through_int8_weights():
     layer = nn.Sequential(nn.Linear(8, 4, bias=False))
-    quantize_int8(layer)
+    quantize(layer)
     x = torch.randn(3, 8, requires_grad=True)
     layer(x).sum().backward()
     torch.testing.assert_close(x.grad, layer[0].weight.expanded().sum(0).expand(3, 8))
@@ -214,5 +214,5 @@ def test_a_file_of_another_model_is_refused(model):
     with pytest.raises(ShapeError, match="need bf16, int8, int16"):
         set_activations(model, "int4")
     assert isinstance(model.blocks.layers[0].down, nn.Linear) and not isinstance(
-        model.blocks.layers[0].down, Int8Linear
+        model.blocks.layers[0].down, QuantLinear
     )

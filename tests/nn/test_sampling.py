@@ -1,6 +1,6 @@
 import torch
 
-from duologue.nn.sampling import draw, penalise, uniform
+from duologue.nn.sampling import draw, penalise, repeats, uniform
 
 
 def drawn(
@@ -40,3 +40,25 @@ def test_a_penalty_counts_each_token_once():
     logits_RV = torch.tensor([[2.0, -2.0, 1.0], [2.0, -2.0, 1.0]])
     got = penalise(logits_RV, torch.tensor([[0, 0, 1], [-1, 2, -1]]), torch.tensor([2.0, 4.0]))
     torch.testing.assert_close(got, torch.tensor([[1.0, -4.0, 1.0], [2.0, -2.0, 0.25]]))
+
+
+def test_what_would_be_said_again_is_found():
+    said = torch.tensor([[1, 2, 3, 4, 1, 2, 0, 0], [1, 2, 3, 1, 2, 5, 1, 2], [1, 2, 1, 2, 0, 0, 0, 0]])
+    rows, tokens = repeats(said, torch.tensor([6, 8, 2]), length=3)
+    assert sorted(zip(rows.tolist(), tokens.tolist(), strict=True)) == [(0, 3), (1, 3), (1, 5)]
+    rows, tokens = repeats(said, torch.tensor([6, 8, 4]), length=2)
+    assert (2, 1) in zip(rows.tolist(), tokens.tolist(), strict=True)  # an overlap with itself
+    for length, counts in ((9, [8, 8, 8]), (3, [0, 1, 2])):
+        assert not len(repeats(said, torch.tensor(counts), length=length)[0])
+
+
+def test_a_circle_is_left():
+    said = torch.zeros(1, 40, dtype=torch.int64)
+    for count in range(40):
+        scores = -torch.arange(9.0)[None]
+        scores[0, (int(said[0, count - 1]) + 1) % 2 if count else 0] = 2  # 0 1 0 1 0 1 ...
+        scores[repeats(said, torch.tensor([count]), length=4)] = -torch.inf
+        said[0, count] = scores.argmax()
+    assert said[0, :6].tolist() == [0, 1, 0, 1, 0, 0]
+    grams = [tuple(gram) for gram in said[0].unfold(0, 4, 1).tolist()]
+    assert len(set(grams)) == len(grams)

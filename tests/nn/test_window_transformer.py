@@ -7,7 +7,7 @@ from moshi.modules.transformer import StreamingTransformer
 from moshi.utils.compile import no_compile
 
 from duologue.errors import ConfigError, ShapeError
-from duologue.nn.window_transformer import WindowConfig, WindowTransformer
+from duologue.nn.window_transformer import WindowConfig, WindowTransformer, make_norm
 
 SHAPE = {"dim": 16, "layers": 2, "heads": 2, "context": 5}
 CONFIGS = {
@@ -77,6 +77,19 @@ def test_the_whole_and_its_steps_equal_the_reference(kind):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_norm_without_gradients_is_torchs(dtype):
+    torch.manual_seed(0)
+    norm = make_norm("rms", 96, 1e-8)
+    torch.nn.init.normal_(norm.weight, mean=1.0, std=0.2)
+    norm = norm.to(dtype)
+    x = (torch.randn(7, 3, 96) * torch.logspace(-5, 3, 7)[:, None, None]).to(dtype)
+    wanted = torch.nn.functional.rms_norm(x, (96,), norm.weight, 1e-8).detach()
+    torch.testing.assert_close(norm(x), wanted, rtol=1e-6, atol=3e-7)
+    assert torch.equal(norm(x)[:1], norm(x[:1])) and norm(x).is_contiguous()
+    assert norm(torch.zeros(1, 96, dtype=dtype)).abs().max() == 0
+
+
 def test_far_from_the_start_it_still_equals_the_reference():
     torch.manual_seed(0)
     model, x_BTD, live_B = make("moshi"), torch.randn(1, 3, 16), torch.ones(1, dtype=torch.bool)
@@ -114,6 +127,34 @@ def test_slots_at_different_places_equal_each_alone(kind, call, monkeypatch):
             torch.testing.assert_close(got[slot], want[0], rtol=1e-5, atol=1e-5)
         assert not got[~live_B].any()
     assert len(set(state.offset_B.tolist())) > 1
+
+
+@torch.no_grad()
+def test_a_step_of_fixed_shapes_is_the_same_step(kind):
+    model = make(kind)
+    state, static = model.init_state(4), model.init_state(4)
+    capacity = static.k_BLHTD.shape[3]
+    for tick in range(20):
+        live_B, x_BD = torch.rand(4) < 0.6, torch.randn(4, 16)
+        keys = capacity if tick % 2 else min(capacity, int(static.offset_B.max()) + 1)
+        want = model(x_BD[:, None], state, live_B)[:, 0]
+        got = model.step(x_BD, static, live_B, keys=keys)
+        torch.testing.assert_close(got[live_B], want[live_B], rtol=1e-5, atol=1e-5)
+        for name, tensor in state.save(0).items():
+            torch.testing.assert_close(static.save(0)[name], tensor, rtol=1e-5, atol=1e-5)
+    assert int(state.offset_B.max()) > capacity  # the ring went round
+
+
+@torch.no_grad()
+def test_a_step_of_fixed_shapes_looks_at_no_number(kind):
+    """As a captured graph may not: the meta device has none."""
+    with torch.device("meta"):
+        model = WindowTransformer(CONFIGS[kind]).eval()
+        state, live_B = model.init_state(4), torch.ones(4, dtype=torch.bool)
+        capacity = state.k_BLHTD.shape[3]
+        assert model.step(torch.randn(4, 16), state, live_B, keys=capacity).shape == (4, 16)
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            model(torch.randn(4, 1, 16), state, live_B)  # which looks
 
 
 def test_with_gradients_the_numbers_are_the_same_and_reach_every_weight(kind):

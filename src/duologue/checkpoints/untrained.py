@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -9,8 +10,15 @@ import torch
 from duologue.codecs.mimi import Mimi, MimiConfig
 from duologue.codecs.mimi_weights import load_mimi, save_mimi
 from duologue.models.moshi.bench import step_times as moshi_step_times
+from duologue.models.moshi.bench_gpu import tick_times
+from duologue.models.moshi.released_config import SEVEN_B
 
-__all__ = ["moshi_step_times", "untrained_mimi"]
+__all__ = ["moshi_step_times", "seven_b_tick_times", "untrained_mimi"]
+
+
+def seven_b_tick_times(rows: Sequence[int], *, tell: Callable[[int, int], None]) -> dict[int, float]:
+    """Milliseconds of a tick of Moshi's released shape on a GPU; see `models.moshi.bench_gpu`."""
+    return tick_times(SEVEN_B, rows, tell=tell)
 
 
 def untrained_mimi(path: Path) -> Mimi:

@@ -22,6 +22,7 @@ import torch
 
 from duologue.audio.vad import SAMPLE_RATE, VoiceActivity, together
 from duologue.engine.duplex import TickClock
+from duologue.engine.pace import Pace
 from duologue.engine.runner import Runner
 from duologue.engine.scheduler import Scheduler, SchedulerConfig
 from duologue.engine.session import Session, SessionConfig, Sink
@@ -71,7 +72,7 @@ class Engine:
         self.tick_due = False  # whether the present step is a tick of the sessions on the clock
         self._clock = TickClock(model.spec.tick)
         self.runner, self.voice, self.now = Runner(model, slots), voice or VoiceActivity.load(), clock
-        self.watch = watch
+        self.watch, self.pace = watch, Pace()
         self._scheduler: Scheduler[Session] = Scheduler(scheduler)
         self._inbox: queue.SimpleQueue[Callable[[], Any] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
@@ -186,7 +187,10 @@ class Engine:
         speak = plan.listen if self.runner.spec.duplex else plan.speak
         speak = [session for session in speak if not session.closed]
         if speak:
+            begin = self.now()
             spoken, failed = self.runner.speak([session.slot for session in speak])
+            if any(step.ids for step in spoken.values()):
+                self.pace.thought(self.now() - begin)
             self._done(speak, failed, lambda session: session.spoke(spoken[session.slot]))
         if self.tick_due:
             self._end_tick(plan.listen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -68,7 +69,11 @@ class SchedulerConfig:
 
 
 class Scheduler(Generic[ASession]):
-    """Speech that would run dry comes first, then ends of turns, then text that is read, then speech ahead of time."""
+    """Speech that would run dry comes first, then ends of turns, then text that is read, then speech ahead of time.
+
+    Who has enough speech for now has the next step all the same where somebody else needs one: two in one step cost
+    little more than one.
+    """
 
     def __init__(self, config: SchedulerConfig | None = None):
         self.config = config or SchedulerConfig()
@@ -81,7 +86,7 @@ class Scheduler(Generic[ASession]):
         urgent = [session for session, lead in leads if lead < self.config.low]
         write = [session for session in sessions if session.can_write]
         end = [session for session in sessions if session.can_end]
-        drying = [session for session, lead in leads if 0 <= lead < self.config.dry]
+        drying = [session for session, lead in leads if -math.inf < lead < self.config.dry]
         waited = max((now - session.waiting_since for session in [*write, *end]), default=0.0)
         if drying and now - (self._since if self._since is not None else now) <= self.config.patience:
             self._since = now if self._since is None else self._since
@@ -90,4 +95,4 @@ class Scheduler(Generic[ASession]):
         if (write or end) and (not urgent or waited > self.config.patience):
             near = any(lead < self.config.low for _, lead in leads)  # then only one long piece of work at a time
             return Plan([] if end and near else listen, [] if end else write[:1], end, [])
-        return Plan(listen, [], [], urgent or [session for session, lead in leads if lead < self.config.high])
+        return Plan(listen, [], [], [session for session, lead in leads if lead < self.config.high])

@@ -71,7 +71,6 @@ class SessionConfig:
     idle_steps: int = 2_000  # in a row without text or speech, after which an answer counts as stuck
 
 
-_HEADSTART = 0.3  # seconds of speech with which an answer begins while others are served too: the next may have to wait
 _PREPARED = 0.5  # seconds of speech that are made of an answer while the user may yet go on
 
 
@@ -600,10 +599,11 @@ class Session:
 
     @property
     def _waits(self) -> bool:
-        """There is little of the answer, and others keep the model from making more of it soon."""
-        saying = self._saying
-        early = self._config.paced and not saying.begun and saying.made < _HEADSTART
-        return early and self._engine.serves_others(self)
+        """There is so little of the answer that it could run dry at once."""
+        saying, engine = self._saying, self._engine
+        if not self._config.paced or saying.begun:
+            return False
+        return saying.made < engine.pace.headstart(alone=not engine.serves_others(self))
 
     def _give_kept(self) -> None:
         kept, self._saying.kept = self._saying.kept, []

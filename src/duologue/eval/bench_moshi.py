@@ -12,8 +12,9 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
 
-from duologue.checkpoints.untrained import moshi_step_times, untrained_mimi
+from duologue.checkpoints.untrained import moshi_step_times, seven_b_tick_times, untrained_mimi
 from duologue.eval import bench_mimi
 from duologue.eval.context import Context
 from duologue.eval.engine_overhead import measure
@@ -23,6 +24,8 @@ from duologue.eval.tasks import Outcome, Row, Task
 ROUNDS, FEW_ROUNDS = 60, 4  # of a full and of a quick run
 MANY = 16  # conversations at once
 ROWS = 32  # of the engine alone
+GPU_ROWS = (1, 8, 16, 32, 48, 64, 96)
+TICK_MS = 80.0
 _log = logging.getLogger(__name__)
 
 
@@ -71,11 +74,24 @@ def moshi_step(context: Context) -> Outcome:
                 values[f"faster_{kind}_{rows}"] = _ratio(theirs, times[rows][kind])
     if "float32 moshi" not in times[1]:
         _missing("moshi")
-    values["int8_against_bfloat16"] = _ratio(times[1]["bfloat16"], times[1]["int8"])
+    for kind in ("int8", "int4"):
+        values[f"{kind}_against_bfloat16"] = _ratio(times[1]["bfloat16"], times[1][kind])
     for kind in times[1]:
         one, many = times[1][kind], times[MANY][kind]
         values[f"batching_{kind.replace(' ', '_')}"] = _ratio([MANY * ms for ms in one], many)
     return Outcome(values=values, count=rounds, details=details)
+
+
+def moshi_gpu(context: Context) -> Outcome:
+    """How many conversations of the released shape one GPU ticks in time, codec and language model."""
+    if not torch.cuda.is_available():
+        _log.warning("there is no GPU, so that conversations of the released shape are not measured")
+        return Outcome(values={}, count=0, details={})
+    times = seven_b_tick_times(GPU_ROWS[:1] if context.quick else GPU_ROWS, tell=context.tell)
+    good = float(max((rows for rows, ms in times.items() if ms < TICK_MS), default=0))
+    values = {"gpu_rows": Interval(good, good, good)}
+    values |= {f"gpu_ms_{rows}": Interval(ms, ms, ms) for rows, ms in times.items()}
+    return Outcome(values=values, count=len(times), details={"times": times})
 
 
 def engine_tick(context: Context) -> Outcome:
@@ -124,7 +140,7 @@ def _times(key: str, title: str, **goals: Any) -> tuple[Row, Row]:
 
 
 _FRAME = "Mimi, 80 ms coded and decoded"
-_KINDS = (("float32", "float32"), ("bfloat16", "bfloat16"), ("int8", "int8 weights"))
+_KINDS = (("float32", "float32"), ("bfloat16", "bfloat16"), ("int8", "int8 weights"), ("int4", "int4 weights"))
 
 MIMI: tuple[Task, ...] = (
     Task(
@@ -180,13 +196,18 @@ MOSHI: tuple[Task, ...] = (
                 must=1.4,
                 aim=2,
             ),
+            Row(
+                key="int4_against_bfloat16",
+                title="step, 1 row, int4 weights: times faster than own bfloat16",
+                higher=True,
+            ),
             *(
                 Row(
                     key=f"batching_{kind}",
                     title=f"conversations a core, {MANY} at once against one at a time, {name}",
                     higher=True,
-                    must=4,
-                    aim=8,
+                    must=None if kind == "int4" else 4,
+                    aim=None if kind == "int4" else 8,
                 )
                 for kind, name in _KINDS
             ),
@@ -200,7 +221,11 @@ MOSHI: tuple[Task, ...] = (
                 for kind, name in _KINDS
                 for row in (
                     *_times(f"{kind}_{rows}", f"step, rows: {rows}, {name}: ours"),
-                    *(() if kind == "int8" else _times(f"{kind}_moshi_{rows}", f"step, rows: {rows}, {name}: moshi")),
+                    *(
+                        ()
+                        if kind in ("int8", "int4")
+                        else _times(f"{kind}_moshi_{rows}", f"step, rows: {rows}, {name}: moshi")
+                    ),
                 )
             ),
         ),
@@ -217,6 +242,20 @@ MOSHI: tuple[Task, ...] = (
                 aim=500,
             ),
             Row(key="engine_p95", title=f"engine outside the model, a tick of {ROWS} rows, p95", unit="µs"),
+        ),
+    ),
+    Task(
+        name="moshi_gpu",
+        run=moshi_gpu,
+        rows=(
+            Row(
+                key="gpu_rows",
+                title="conversations of the 7B shape in a tick of 80 ms on this GPU, bfloat16, codec included",
+                higher=True,
+                must=32,
+                aim=64,
+            ),
+            *(Row(key=f"gpu_ms_{rows}", title=f"a tick of {rows} of them, p50", unit="ms") for rows in GPU_ROWS),
         ),
     ),
 )

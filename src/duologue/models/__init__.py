@@ -36,6 +36,7 @@ PUBLISHED = {
     "omni_speech2s_llama": "llama_omni_release",
     "moshi": "moshi_release",
     "personaplex": "moshi_release",
+    "hibiki": "moshi_release",
 }
 """`model_type` of folders that others published, to the family that loads them as they are."""
 

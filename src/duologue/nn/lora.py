@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from duologue.errors import CheckpointError, ConfigError
-from duologue.nn.quant import Int8Linear
+from duologue.nn.quant_matrix import QuantLinear
 
 FILE, CONFIG, PREFIX = "adapter_model.safetensors", "adapter_config.json", "base_model.model."
 
@@ -89,7 +89,7 @@ def add_lora(
         ConfigError: a target fits no linear layer, or a layer has an adapter already.
     """
     layers = {
-        name: layer for name, layer in module.named_modules() if name and isinstance(layer, (nn.Linear, Int8Linear))
+        name: layer for name, layer in module.named_modules() if name and isinstance(layer, (nn.Linear, QuantLinear))
     }
     if any(True for _ in lora_layers(module)):
         raise ConfigError("add_lora: the module has adapters already. Merge them first (merge_lora).")
@@ -108,12 +108,14 @@ def merge_lora(module: nn.Module) -> list[str]:
     """Adds every adapter to its layer's weight and takes it away, in place. Returns the names of the layers.
 
     Raises:
-        ConfigError: a layer has int8 weights.
+        ConfigError: a layer has int8 or int4 weights.
     """
     layers = list(lora_layers(module))
     for name, layer in layers:
         if not isinstance(layer.base, nn.Linear):
-            raise ConfigError(f"merge_lora: {name} has int8 weights. Call quant.dequantize on the module first.")
+            raise ConfigError(
+                f"merge_lora: {name} has int8 or int4 weights. Call quant.dequantize on the module first."
+            )
     for name, layer in layers:
         weight = layer.base.weight
         assert isinstance(weight, Tensor)

@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.errors import ShapeError
+from duologue.nn.quant4 import Int4Matrix, to_int4
+from duologue.nn.quant_matrix import QuantLinear, QuantMatrix, aligned
 
 ACTIVATIONS = ("bf16", "int8", "int16")
 LEVELS = 127  # steps of an input number on each side of zero
@@ -42,11 +44,11 @@ def from_int8(int8: Tensor, scale: Tensor, dtype: torch.dtype = torch.float32) -
     return (int8.float() * scale.view(-1, *[1] * (int8.dim() - 1))).to(dtype)
 
 
-class Int8Matrix(nn.Module):
-    """A weight [out, in] in int8. Stands where a module has its `weight`, also as the second argument of `F.linear`."""
+class Int8Matrix(QuantMatrix):
+    """A weight [out, in] in int8, with a scale a row."""
 
+    kind = "int8"
     int8: Tensor
-    scale: Tensor
 
     def __init__(self, int8: Tensor, scale: Tensor, *, activations: str = "bf16"):
         """
@@ -62,31 +64,14 @@ class Int8Matrix(nn.Module):
         self.register_buffer("int8", int8)
         self.register_buffer("scale", scale)
         self.shape, self.activations = int8.shape, activations
-        self._half_scale: Tensor | None = None  # these three are made from the weights at the first use
         self._packed: Any = None  # the weights as fbgemm wants them
-        self._multiply: Callable[..., Tensor] | None = None
-
-    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """x times the transposed matrix, in the type of x. Gradients reach x."""
-        if (x.requires_grad and torch.is_grad_enabled()) or x.device.type != "cpu":
-            return F.linear(x, self.expanded(x.dtype), bias)
-        flat = x.reshape(-1, x.shape[-1])
-        if self.activations != "bf16" and (self._packed is not None or has_integer_product()):
-            y = self._integer_product(flat)
-        elif len(flat) >= EXPAND_FROM or self.shape[1] % 16:
-            y = F.linear(flat.to(torch.bfloat16), self.expanded(torch.bfloat16))
-        else:
-            y = self._weight_product(flat)
-        y = y.to(x.dtype).reshape(*x.shape[:-1], self.shape[0])
-        return y if bias is None else y + bias.to(x.dtype)
 
     def rows(self, ids: Tensor) -> Tensor:
         """Chosen rows in float32, as an embedding table gives them."""
-        return self._rows()[ids] * self.scale[ids][..., None]
+        return self._stored()[ids] * self.scale[ids][..., None]
 
     def expanded(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The matrix in a floating type."""
-        return from_int8(self._rows(), self.scale, dtype)
+        return from_int8(self._stored(), self.scale, dtype)
 
     def release(self) -> None:
         """Keeps the weights only as fbgemm wants them, where the integer product is used: half the memory."""
@@ -94,79 +79,64 @@ class Int8Matrix(nn.Module):
             self._pack()
             self.int8 = self.int8.new_empty(0)
 
-    def _rows(self) -> Tensor:
-        """The weights, also after `release`."""
+    def _stored(self) -> Tensor:
         if self.int8.dim() == 2:
             return self.int8
         return torch.ops.quantized.linear_unpack(self._packed)[0].int_repr()
 
-    def _weight_product(self, x_MD: Tensor) -> Tensor:
-        if self._half_scale is None:
-            self._half_scale = self.scale.to(torch.bfloat16)
-            self.int8 = _aligned(self._rows())
-        # The kernel reads its arguments in aligned blocks, and crashes on others.
-        return torch._weight_int8pack_mm(_aligned(x_MD.to(torch.bfloat16)), self.int8, self._half_scale)
-
-    def _integer_product(self, x_MD: Tensor) -> Tensor:
-        if self._multiply is None:
-            self._pack()
-        assert self._multiply is not None
-        levels = LEVELS if _has_vnni() else LEVELS // 2  # older CPUs add two products in 16 bits
-        peak_M1 = x_MD.abs().amax(-1, keepdim=True).float().clamp_min_(1e-20)
-        x_MD, step = x_MD / peak_M1, 1 / levels
-        if self.activations == "int8":
-            return self._multiply(x_MD, step, levels, self._packed).mul_(peak_M1)
-        high_MD = torch.fake_quantize_per_tensor_affine(x_MD, step, levels, 0, 2 * levels)
-        both = torch.cat([high_MD, (x_MD - high_MD).mul_(2 * levels)])  # what rounding left is at most half a step
-        high, low = self._multiply(both, step, levels, self._packed).chunk(2)
-        return high.add_(low, alpha=step / 2).mul_(peak_M1)
-
-    def _pack(self) -> None:
-        if self._packed is None:
-            self._packed = _packed(self.int8, self.scale)
-            self._multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-
     def _forget(self) -> None:
-        if self.int8.dim() != 2:
-            self.int8 = self._rows()
-        self._half_scale = self._packed = self._multiply = None
-
-    @classmethod
-    def __torch_function__(
-        cls, function: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        """Lets `F.linear(x, embedding.weight)`, how tied heads are written, use the int8 kernels."""
-        if function is F.linear and len(args) >= 2 and isinstance(args[1], cls) and isinstance(args[0], Tensor):
-            return args[1].linear(args[0], *args[2:], **(kwargs or {}))
-        return NotImplemented
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        self._forget()
-        super()._load_from_state_dict(*args)
-
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}int8"] = self._rows()
+        super()._forget()
+        self._packed = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copies and pickles make their own of what is made at the first use."""
-        kept = {**self.__dict__, "_half_scale": None, "_packed": None, "_multiply": None}
-        return {**kept, "_buffers": {**self._buffers, "int8": self._rows()}}
+        return {**super().__getstate__(), "_packed": None}
 
+    def _choose(self, device: torch.device) -> Callable[[Tensor], Tensor] | None:
+        if device.type == "cpu":
+            integers = self.activations != "bf16" and (self._packed is not None or has_integer_product())
+            self._product = self._integer_product() if integers else self._weight_product()
+        return self._product
 
-class Int8Linear(nn.Module):
-    """`nn.Linear` over an `Int8Matrix`."""
+    def _weight_product(self) -> Callable[[Tensor], Tensor]:
+        half_scale = self.scale.to(torch.bfloat16)
+        int8 = self.int8 = aligned(self._stored())
+        odd = self.shape[1] % 16 != 0
 
-    bias: Tensor | None
+        def product(x_MD: Tensor) -> Tensor:
+            x_MD = x_MD.to(torch.bfloat16)
+            if odd or len(x_MD) >= EXPAND_FROM:
+                return F.linear(x_MD, self.expanded(torch.bfloat16))
+            # The kernel reads its arguments in aligned blocks, and crashes on others.
+            return torch._weight_int8pack_mm(aligned(x_MD), int8, half_scale)
 
-    def __init__(self, weight: Int8Matrix, bias: Tensor | None = None):
-        super().__init__()
-        self.weight = weight
-        self.register_buffer("bias", bias)
-        self.out_features, self.in_features = weight.shape
+        return product
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.weight.linear(x, self.bias)
+    def _integer_product(self) -> Callable[[Tensor], Tensor]:
+        packed, multiply = self._pack(), torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        levels = LEVELS if _has_vnni() else LEVELS // 2  # older CPUs add two products in 16 bits
+        step = 1 / levels
+
+        def relative(x_MD: Tensor) -> tuple[Tensor, Tensor]:
+            peak_M1 = x_MD.abs().amax(-1, keepdim=True).float().clamp_min_(1e-20)
+            return x_MD / peak_M1, peak_M1
+
+        def eight_bits(x_MD: Tensor) -> Tensor:
+            x_MD, peak_M1 = relative(x_MD)
+            return multiply(x_MD, step, levels, packed).mul_(peak_M1)
+
+        def sixteen_bits(x_MD: Tensor) -> Tensor:
+            x_MD, peak_M1 = relative(x_MD)
+            high_MD = torch.fake_quantize_per_tensor_affine(x_MD, step, levels, 0, 2 * levels)
+            both = torch.cat([high_MD, (x_MD - high_MD).mul_(2 * levels)])  # rounding left at most half a step
+            high, low = multiply(both, step, levels, packed).chunk(2)
+            return high.add_(low, alpha=step / 2).mul_(peak_M1)
+
+        return eight_bits if self.activations == "int8" else sixteen_bits
+
+    def _pack(self) -> Any:
+        if self._packed is None:
+            self._packed = _packed(self.int8, self.scale)
+        return self._packed
 
 
 class Int8Embedding(nn.Module):
@@ -181,34 +151,46 @@ class Int8Embedding(nn.Module):
         return self.weight.rows(ids)
 
 
-def quantize_int8(
-    module: nn.Module, names: Sequence[str] | Callable[[str, nn.Module], bool] = ("*",), *, activations: str = "bf16"
+def quantize(
+    module: nn.Module,
+    names: Sequence[str] | Callable[[str, nn.Module], bool] = ("*",),
+    *,
+    bits: int = 8,
+    activations: str = "bf16",
 ) -> list[str]:
-    """Replaces linear layers and embeddings of `module` by int8 ones, in place.
+    """Replaces linear layers and, by 8 bits, embeddings of `module` by such of few bits, in place.
 
     Args:
         names: of the layers, with `*` as in file names; or a function of the name and the layer.
-        activations: see the top of this file.
+        bits: 8, or 4 (nn.quant4).
+        activations: how 8 bits multiply, see the top of this file.
     Returns:
         The names that were replaced.
     Raises:
-        ShapeError: nothing fits.
+        ShapeError: nothing fits, or other bits.
     """
-    chosen = []
+    if bits not in (4, 8):
+        raise ShapeError(f"quantize: need 4 or 8 bits, got {bits}")
+    chosen, kinds = [], (nn.Linear, nn.Embedding) if bits == 8 else (nn.Linear,)
     for name, layer in list(module.named_modules()):
-        if type(layer) not in (nn.Linear, nn.Embedding) or not _fits(names, name, layer):
+        if type(layer) not in kinds or not _fits(names, name, layer):
             continue
-        weight = Int8Matrix(*to_int8(layer.weight), activations=activations)
+        weight: QuantMatrix
+        if bits == 8:
+            weight = Int8Matrix(*to_int8(layer.weight), activations=activations)
+        else:
+            weight = Int4Matrix(*to_int4(layer.weight), layer.weight.shape[1])
         _replace(module, name, _like(layer, weight))
         chosen.append(name)
     if not chosen:
-        raise ShapeError(f"quantize_int8: no linear layer or embedding fits {names}. Look at module.named_modules().")
+        raise ShapeError(f"quantize: no linear layer or embedding fits {names}. Look at module.named_modules().")
     return chosen
 
 
 def dequantize(module: nn.Module, dtype: torch.dtype = torch.float32) -> list[str]:
-    """The reverse of `quantize_int8`, but for what rounding lost. Returns the names that were replaced."""
-    chosen = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, (Int8Linear, Int8Embedding))]
+    """The reverse of `quantize`, but for what rounding lost. Returns the names that were replaced."""
+    kinds = (QuantLinear, Int8Embedding)
+    chosen = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, kinds)]
     for name, layer in chosen:
         weight = layer.weight.expanded(dtype)
         plain: nn.Module
@@ -238,12 +220,12 @@ def set_activations(module: nn.Module, activations: str) -> None:
 
 
 def release(module: nn.Module) -> None:
-    """Frees what the integer product does not need of every int8 linear layer of `module`; embeddings keep their rows.
+    """Frees what the product does not need of every such linear layer of `module`; embeddings keep their rows.
 
     The state dict stays whole.
     """
     for layer in module.modules():
-        if isinstance(layer, Int8Linear):
+        if isinstance(layer, QuantLinear):
             layer.weight.release()
 
 
@@ -256,7 +238,7 @@ def pack_int8(
 ) -> dict[str, Tensor]:
     """A state dict with its large weights as int8 (`x` becomes `x.int8` and `x.scale`), for small files.
 
-    The names are those of the same module after `quantize_int8`.
+    The names are those of the same module after `quantize`.
 
     Args:
         names: of the tensors to pack, with `*` as in file names.
@@ -291,27 +273,33 @@ def unpack_int8(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float3
 
 
 def shape_like(module: nn.Module, tensors: Mapping[str, Tensor], *, activations: str = "bf16") -> list[str]:
-    """Makes int8 those layers of `module` that `tensors` has in int8, so that it can load them. In place.
+    """Makes int8 or int4 those layers of `module` that are so in `tensors`, so that it can load them. In place.
 
-    The layers may be on the meta device; what they hold is not kept. Convolutions and the like have no int8 form:
+    The layers may be on the meta device; what they hold is not kept. Convolutions and the like have no such form:
     `unpack_int8` their weights.
 
     Returns:
         The names that were replaced.
     Raises:
-        ShapeError: an int8 tensor where `module` has no linear layer or embedding.
+        ShapeError: such a tensor where `module` has no linear layer or embedding.
     """
     layers = dict(module.named_modules())
-    chosen = [name.removesuffix(".weight.int8") for name in tensors if name.endswith(".weight.int8")]
-    for name in chosen:
+    chosen = [tuple(name.split(".weight.")) for name in tensors if name.endswith((".weight.int8", ".weight.int4"))]
+    for name, kind in chosen:
         layer = layers.get(name)
-        if type(layer) not in (nn.Linear, nn.Embedding):
+        if type(layer) not in (nn.Linear, nn.Embedding) or (kind == "int4" and type(layer) is nn.Embedding):
             found = "nothing" if layer is None else type(layer).__name__
-            raise ShapeError(f"shape_like: {name} is int8 in the file, but here it is {found}. Is it another model's?")
-        int8 = torch.empty(layer.weight.shape, dtype=torch.int8, device=layer.weight.device)  # type: ignore[union-attr]
-        scale = torch.empty(len(int8), device=int8.device)
-        _replace(module, name, _like(layer, Int8Matrix(int8, scale, activations=activations)))  # type: ignore[arg-type]
-    return chosen
+            raise ShapeError(f"shape_like: {name} is {kind} in the file, but here it is {found}. Another model's?")
+        like = torch.empty(layer.weight.shape, device="meta")  # type: ignore[union-attr,arg-type]
+        few, scale = to_int8(like) if kind == "int8" else to_int4(like)
+        few, scale = (torch.empty_like(each, device=layer.weight.device) for each in (few, scale))  # type: ignore[union-attr]
+        weight: QuantMatrix
+        if kind == "int8":
+            weight = Int8Matrix(few, scale, activations=activations)
+        else:
+            weight = Int4Matrix(few, scale, like.shape[1])
+        _replace(module, name, _like(layer, weight))  # type: ignore[arg-type]
+    return [name for name, _ in chosen]
 
 
 def has_integer_product() -> bool:
@@ -325,14 +313,6 @@ def has_integer_product() -> bool:
 
 def _has_vnni() -> bool:
     return bool(torch.cpu._is_vnni_supported())
-
-
-def _aligned(tensor: Tensor) -> Tensor:
-    """The same numbers at an address that is a multiple of 64 bytes, as torch's own allocations are.
-
-    Files that are mapped into memory, and slices, begin anywhere.
-    """
-    return tensor if tensor.data_ptr() % 64 == 0 and tensor.is_contiguous() else tensor.contiguous().clone()
 
 
 def _packed(int8: Tensor, scale: Tensor) -> Any:
@@ -354,11 +334,12 @@ def _fbgemm() -> Iterator[None]:
         torch.backends.quantized.engine = before
 
 
-def _like(layer: nn.Module, weight: Int8Matrix) -> nn.Module:
+def _like(layer: nn.Module, weight: QuantMatrix) -> nn.Module:
     if isinstance(layer, nn.Embedding):
+        assert isinstance(weight, Int8Matrix)
         return Int8Embedding(weight)
     bias = layer.bias
-    return Int8Linear(weight, bias.detach().clone() if isinstance(bias, Tensor) else None)
+    return QuantLinear(weight, bias.detach().clone() if isinstance(bias, Tensor) else None)
 
 
 def _fits(names: Sequence[str] | Callable[[str, nn.Module], bool], name: str, layer: nn.Module | None) -> bool:

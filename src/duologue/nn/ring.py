@@ -54,6 +54,7 @@ class RingPlan:
     place_N: Tensor  # where layer 0's steps go, in units of one head's key
     layer_stride: int  # from there to the next layer
     kept: int  # how many of the call's last steps are written
+    live_N: Tensor | None = None  # bool, [N, 1]: which of `place_N` are written, where every slot is a row; None: all
 
 
 def plan_ring(cache: RingCache, steps: int, live_B: Tensor, *, context: int, frozen: bool = True) -> RingPlan:
@@ -85,6 +86,23 @@ def plan_ring(cache: RingCache, steps: int, live_B: Tensor, *, context: int, fro
     return RingPlan(rows_R, positions_RT, runs, in_place, place_N, heads * capacity, kept)
 
 
+def plan_static(cache: RingCache, live_B: Tensor, *, context: int, keys: int) -> RingPlan:
+    """Plans a call of one step in which every slot is a row, whether live or not: its shapes depend on no number.
+
+    Args:
+        keys: places of the ring that are looked at; at least as many as the longest stream fills after this step.
+    """
+    slots, layers, heads, capacity, _ = cache.k_BLHTD.shape
+    device, positions_BT = cache.offset_B.device, cache.offset_B[:, None].clone()
+    mask_BTK = _mask(positions_BT, keys, capacity, context, True, cache.k_BLHTD.dtype)
+    everyone = slice(0, slots)
+    head_BH = torch.arange(slots, device=device)[:, None] * (layers * heads) + torch.arange(heads, device=device)
+    place_N = (head_BH * capacity + positions_BT % capacity).flatten()
+    live_N = live_B[:, None].expand(-1, heads).reshape(-1, 1)
+    runs = [Run(everyone, everyone, keys, mask_BTK)]
+    return RingPlan(None, positions_BT, runs, True, place_N, heads * capacity, 1, live_N)
+
+
 def attend_ring(cache: RingCache, layer: int, q_RHTD: Tensor, k_RHTD: Tensor, v_RHTD: Tensor, plan: RingPlan) -> Tensor:
     """Adds the call's steps to one layer of the cache, in place, and attends. The caller calls `advance` at the end.
 
@@ -110,7 +128,9 @@ def attend_ring(cache: RingCache, layer: int, q_RHTD: Tensor, k_RHTD: Tensor, v_
 def advance(cache: RingCache, plan: RingPlan) -> None:
     """Moves the live slots past the steps that were added. Call once, after the last layer."""
     steps = plan.positions_RT.shape[1]
-    if plan.rows_R is None:
+    if plan.live_N is not None:
+        cache.offset_B += plan.live_N.view(len(cache.offset_B), -1)[:, 0] * steps
+    elif plan.rows_R is None:
         cache.offset_B += steps
     else:
         cache.offset_B[plan.rows_R] += steps
@@ -120,8 +140,10 @@ def _write(cache: RingCache, layer: int, k_RHTD: Tensor, v_RHTD: Tensor, plan: R
     place_N = plan.place_N + layer * plan.layer_stride
     for kept, new_RHTD in ((cache.k_BLHTD, k_RHTD), (cache.v_BLHTD, v_RHTD)):
         dim = kept.shape[-1]
-        new = new_RHTD.detach()[:, :, -plan.kept :]
-        kept.view(-1, dim).index_copy_(0, place_N, new.reshape(-1, dim))
+        new_ND, flat = new_RHTD.detach()[:, :, -plan.kept :].reshape(-1, dim), kept.view(-1, dim)
+        if plan.live_N is not None:
+            new_ND = torch.where(plan.live_N, new_ND, flat[place_N])
+        flat.index_copy_(0, place_N, new_ND)
 
 
 def _neighbours(slots: list[int], filled: list[int]) -> list[tuple[int, int]]:

@@ -52,3 +52,23 @@ def penalise(logits_RV: Tensor, recent_RN: Tensor, penalty_R: Tensor) -> Tensor:
     seen_RV = torch.zeros_like(logits_RV).scatter_add_(1, recent_RN.clamp_min(0), (recent_RN >= 0).float())
     factor_RV = torch.where(logits_RV >= 0, 1 / penalty_R[:, None], penalty_R[:, None])
     return torch.where(seen_RV > 0, logits_RV * factor_RV, logits_RV)
+
+
+def repeats(said_RN: Tensor, counts_R: Tensor, *, length: int) -> tuple[Tensor, Tensor]:
+    """The tokens that would make a row's last `length` tokens such as the row has said before.
+
+    Args:
+        said_RN: tokens said so far, of which the first `counts_R` count.
+    Returns:
+        (row, token) of each.
+    """
+    before = length - 1  # tokens that have to be the same already
+    if said_RN.shape[1] < length:
+        nothing = counts_R.new_zeros(0)
+        return nothing, nothing
+    place_B = torch.arange(before, device=said_RN.device)
+    last_RB = said_RN.gather(1, (counts_R[:, None] - before + place_B).clamp_min(0))
+    same_RN = (said_RN.unfold(1, before, 1)[:, :-1] == last_RB[:, None]).all(-1)
+    follows_N = torch.arange(before, said_RN.shape[1], device=said_RN.device)
+    rows, places = (same_RN & (follows_N < counts_R[:, None])).nonzero(as_tuple=True)
+    return rows, said_RN[rows, places + before]

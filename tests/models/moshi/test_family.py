@@ -15,6 +15,7 @@ from duologue.engine import Engine, SessionConfig
 from duologue.errors import PartError
 from duologue.models.moshi.family import Moshi, PromptConfig
 from duologue.models.moshi.generation import GREEDY
+from duologue.models.moshi.script import LONGEST
 from duologue.streaming.events import Audio, Declined, Text
 
 ALL = torch.ones(3, dtype=torch.bool)
@@ -207,13 +208,26 @@ def test_a_place_in_the_engine_is_as_new_for_the_next_conversation():
 def test_what_it_cannot_do_does_not_end_the_conversation():
     driver = Driver(tiny_duplex(sampling=GREEDY), 1)
     session, events = driver.open()
-    session.say("hello")
+    session.say("hello " * LONGEST)
     session.write("user", "hello")
     session.stop()
     session.end_turn()
     driver.ticks(3)
     assert len([event for event in events if isinstance(event, Declined)]) == 2
     assert len(said(events)) >= 2 * 1920 and not session.closed
+
+
+def test_a_given_text_is_said_in_the_engine():
+    moshi = tiny_duplex(seed=1)
+    driver = Driver(moshi, 2)
+    (session, events), (_, others) = driver.open(), driver.open()
+    driver.ticks(2)
+    session.say("be kind")
+    driver.ticks(60)
+    want = moshi.text(moshi.pieces.encode("be kind"))
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    assert want in text and not any(isinstance(event, Declined) for event in events)
+    assert want not in "".join(event.text for event in others if isinstance(event, Text))
 
 
 def test_instructions_are_read_before_the_first_tick_in_the_engine_too():

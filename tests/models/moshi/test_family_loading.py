@@ -8,22 +8,28 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_duplex import CODEC, RAW, codec, sentencepiece_file
 from tiny_mimi import moshi_config, speech
-from tiny_moshi import ours, reference
+from tiny_moshi import CONDITIONED, ours, reference
 from tokenizers import Tokenizer, models
 
 from duologue.checkpoints import load_model, save_model
 from duologue.codecs.mimi_weights import save_mimi
 from duologue.errors import CheckpointError, ConfigError, PartError
 from duologue.models.moshi import released_config, released_family
-from duologue.models.moshi.family import Moshi, PromptConfig
+from duologue.models.moshi.conditions import Guidance
+from duologue.models.moshi.family import FamilyState, Moshi, PromptConfig
 from duologue.models.moshi.generation import GREEDY, Sampling
-from duologue.models.moshi.loading import FamilyConfig, folder_parts
+from duologue.models.moshi.loading import BITS, FamilyConfig, folder_parts
 from duologue.models.moshi.released import quantize_moshi, save_moshi
 from duologue.models.moshi.released_config import from_kyutai
 from duologue.models.moshi.text import load_pieces
 from duologue.nn.packed import PackedLinear, can_pack
+from duologue.nn.quant4 import Int4Matrix
+
+HIBIKI = {**RAW, "conditioners": CONDITIONED["conditioners"], "fuser": CONDITIONED["fuser"]}
+EXACT = {"dtype": "float32", "sampling": {"temperature": 0, "text_temperature": 0}}
 
 
 @pytest.fixture(autouse=True)
@@ -39,19 +45,19 @@ def words(folder: Path) -> Path:
     return path
 
 
-def own_folder(folder: Path, **options) -> Path:
+def own_folder(folder: Path, raw: dict = RAW, **options) -> Path:
     config = FamilyConfig(
-        language_model=from_kyutai(RAW), mimi=CODEC, sampling=GREEDY, seed=1, **{"dtype": "float32", **options}
+        language_model=from_kyutai(raw), mimi=CODEC, sampling=GREEDY, seed=1, **{"dtype": "float32", **options}
     )
-    model = ours(RAW, reference(RAW))
-    if config.dtype == "int8":
-        quantize_moshi(model)
+    model = ours(raw, reference(raw))
+    if config.dtype in BITS:
+        quantize_moshi(model, bits=BITS[config.dtype])
     return save_model(folder / "own", **folder_parts(config, model, codec(), words(folder)))
 
 
-def release(folder: Path, *, int8: bool = False, **keys) -> Path:
+def release(folder: Path, raw: dict = RAW, *, int8: bool = False, **keys) -> Path:
     """A folder as kyutai publishes it; the codec's shape is given, as the tiny one is not the released one."""
-    path, model = folder / "release", ours(RAW, reference(RAW))
+    path, model = folder / "release", ours(raw, reference(raw))
     if int8:
         quantize_moshi(model)
     save_moshi(model, path)
@@ -63,8 +69,8 @@ def release(folder: Path, *, int8: bool = False, **keys) -> Path:
     return path
 
 
-def said(moshi: Moshi) -> torch.Tensor:
-    state, live_B, ticks = moshi.init_state(1), torch.ones(1, dtype=torch.bool), []
+def said(moshi: Moshi, state: FamilyState | None = None) -> torch.Tensor:
+    state, live_B, ticks = state or moshi.init_state(1), torch.ones(1, dtype=torch.bool), []
     for tick_BN in speech(6).split(moshi.spec.input_samples, dim=1):
         moshi.listen(state, tick_BN, live_B)
         ticks.append(moshi.speak(state, live_B).audio_BN)
@@ -97,6 +103,18 @@ def test_int8(tmp_path, saved):
     else:
         moshi = load_model(own_folder(tmp_path, dtype=saved), settings={"dtype": "int8"})
     assert any(tensor.dtype == torch.int8 for tensor in moshi.model.state_dict().values())
+    assert said(moshi).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("saved", ["int4", "float32", "release"])
+def test_int4(tmp_path, saved):
+    folder = release(tmp_path) if saved == "release" else own_folder(tmp_path, dtype=saved)
+    moshi = load_model(folder, settings={"dtype": "int4", "sampling": {"temperature": 0, "text_temperature": 0}})
+    assert isinstance(moshi.model.depth.layers[0].sets[0].qkv.weight, Int4Matrix)
+    if saved == "int4":
+        kept, held = load_file(folder / "moshi.safetensors"), moshi.model.state_dict()
+        few = [name for name in kept if name.endswith((".int4", ".scale"))]
+        assert few and all(torch.equal(held[name], kept[name]) for name in few)
     assert said(moshi).abs().max() > 1e-3
 
 
@@ -149,6 +167,59 @@ def test_a_folder_that_points_to_a_release(tmp_path):
     moshi = load_model(pointer)
     assert moshi.seed == 4 and moshi.generator.sampling == Sampling(temperature=0.5, text_top_k=9)
     assert moshi.model.norm.weight.dtype == torch.bfloat16 and said(moshi).dtype == torch.float32
+
+
+def test_a_hibiki_has_its_conditions_and_goes_on(tmp_path):
+    folder = release(tmp_path, HIBIKI)
+    moshi = load_model(folder, settings=EXACT)
+    good, bad = {"description": "very_good"}, {"description": "very_bad"}
+    assert moshi.generator.guidance == Guidance(conditions=good, against=bad)
+    table = moshi.model.text_embedding.table.weight
+    assert torch.equal(table[2], table[3]) and moshi.model.conditions.tables[0].table.weight.dtype == torch.float32
+    led = load_model(folder, settings={**EXACT, "guidance": 3.0})
+    assert led.generator.guidance == Guidance(conditions=good, against=bad, coefficient=3.0)
+    other = load_model(folder, settings={**EXACT, "conditions": {"description": "bad", "style": "calm"}})
+    frames = [said(each) for each in (moshi, led, other)]
+    assert not any(torch.equal(frames[i], frames[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+    state = moshi.init_state(1)
+    moshi.guide(state, 0, led.generator.guidance)
+    assert torch.equal(said(moshi, state), frames[1])
+
+
+def test_conditions_and_guidance_of_a_folder_of_our_own(tmp_path):
+    chosen = {"conditions": {"description": "bad"}, "against": {"style": "loud"}, "guidance": 2.0}
+    moshi = load_model(own_folder(tmp_path, HIBIKI, **chosen))
+    want = Guidance(conditions={"description": "bad"}, against={"style": "loud"}, coefficient=2.0)
+    assert moshi.generator.guidance == want and said(moshi).abs().max() > 1e-3
+    moshi = load_model(tmp_path / "own", settings={"guidance": 1, "conditions.description": "very_good"})
+    assert moshi.generator.guidance == replace(want, coefficient=1.0, conditions={"description": "very_good"})
+
+
+@pytest.mark.parametrize(
+    ("raw", "settings", "message"),
+    [
+        (RAW, {"guidance": 3.0, "conditions": {"description": "good"}}, "has no conditions"),
+        (RAW, {"guidance": 3.0}, "has no conditions"),
+        ("hibiki", {"guidance": 3.0, "conditions": {}, "against": {}}, "need conditions other than those"),
+        ("hibiki", {"conditions": {"descripton": "bad"}}, "there are description, style"),
+        ("hibiki", {"conditions": {"description": "good"}}, "only very_bad, bad, very_good"),
+        ("hibiki", {"conditions": {"description": 3}}, "need str"),
+    ],
+)
+def test_conditions_that_there_are_not_are_refused(tmp_path, raw, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        load_model(release(tmp_path, HIBIKI if raw == "hibiki" else raw), settings=settings)
+
+
+def test_a_release_tells_how_it_is_drawn(tmp_path):
+    folder = release(tmp_path, HIBIKI, lm_gen_config={"cfg_coef": 2.5, "use_sampling": False})
+    generator = load_model(folder).generator
+    assert generator.guidance.coefficient == 2.5 and generator.sampling == GREEDY
+    assert load_model(folder, settings={"guidance": 1}).generator.guidance.coefficient == 1
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**written, "lm_gen_config": {"cfg_is_no_text": True}}))
+    with pytest.raises(CheckpointError, match="cfg_is_no_text = True is not supported"):
+        load_model(folder)
 
 
 @pytest.mark.parametrize("name", ["tokenizer-e351c8d8-checkpoint125.safetensors", "tokenizer_spm_32k_3.model"])

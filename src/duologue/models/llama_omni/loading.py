@@ -51,6 +51,7 @@ class OmniConfig:
     omega: int = 10
     context: int = 2048
     longest_answer: int = 160  # tokens
+    once: int = 6  # tokens in a row that an answer has only once; 0: as often as it will
     speak: bool = True
     recall: bool = True  # what users said of themselves is read again where they ask about it
     int8: bool = True  # the LLM in int8; False: float32
@@ -64,6 +65,7 @@ class OmniConfig:
             omega=self.omega,
             context=self.context,
             longest_answer=self.longest_answer,
+            once=self.once,
             speak=self.speak,
             recall=self.recall,
         )

@@ -25,6 +25,7 @@ from duologue.models.llama_omni.speech_decoder import UnitDecoder
 from duologue.models.llama_omni.turn_head import TurnHead
 from duologue.nn.attention import KVCache
 from duologue.nn.ctc import CollapseState, collapse, init_collapse
+from duologue.nn.sampling import repeats
 from duologue.nn.transformer import Transformer
 from duologue.streaming.protocol import Frame, StreamSpec
 from duologue.streaming.state import State, slots, write
@@ -62,6 +63,7 @@ class OmniState(State):
     answer_length_B: Tensor  # positions before the answer
     hidden_BD: Tensor  # last hidden state of the language model: what writes the next token
     written_B: Tensor  # tokens of the answer so far
+    answer_BT: Tensor  # ... their ids
     speech: State  # of the speech decoder
     collapse: CollapseState
     units_BU: Tensor  # units that wait for the vocoder
@@ -85,6 +87,7 @@ class OmniOptions:
     omega: int = 10  # units that are vocoded together; more: later, fewer: more often
     context: int = 2048  # positions of the language model a conversation may fill
     longest_answer: int = 160  # tokens
+    once: int = 0  # tokens in a row that an answer has only once, where a small model would run in circles; 0: no bound
     flush_steps: int = 2  # times the end of the text is shown to the speech decoder, so that late units come out
     speak: bool = True  # False: text only
     recall: bool = True  # what users said of themselves is read again where they ask about it
@@ -92,6 +95,8 @@ class OmniOptions:
     def __post_init__(self):
         if self.omega < 1 or self.longest_answer < 1 or self.context < 2 * self.longest_answer:
             raise ShapeError(f"OmniOptions: need omega >= 1 and context >= 2 * longest_answer >= 2, got {self}")
+        if self.once < 0 or self.once == 1:
+            raise ShapeError(f"OmniOptions: need once = 0 or at least 2 tokens, got {self.once}")
 
 
 class LlamaOmni:
@@ -143,6 +148,7 @@ class LlamaOmni:
             answer_length_B=zeros(),
             hidden_BD=zeros(config.dim, dtype=self.llm.norm.weight.dtype),
             written_B=zeros(),
+            answer_BT=zeros(o.longest_answer),
             speech=self.speech_decoder.init_state(slots, o.longest_answer + o.flush_steps + 1),
             collapse=init_collapse(slots),
             units_BU=zeros(room),
@@ -354,7 +360,8 @@ class LlamaOmni:
             hidden_BTD = self.llm(self.llm.embedding(ids), state, live_B)
         while len(answer) < self.options.longest_answer:
             with torch.inference_mode():
-                token = self.llm.logits(hidden_BTD[:, -1]).argmax(-1)
+                said_BT = torch.tensor([answer], dtype=torch.int64)
+                token = self._choose(hidden_BTD[:, -1], said_BT, torch.tensor([len(answer)]))
                 if int(token) in self.framing.stops:
                     return
                 answer.append(int(token))
@@ -433,7 +440,7 @@ class LlamaOmni:
         """Writes one token in each live slot and decodes its units. Gives the ids, -1 where the text has ended."""
         predicting_BD = state.hidden_BD.clone()
         ids_B = torch.zeros_like(state.phase_B)
-        ids_B[live_B] = self.llm.logits(predicting_BD[live_B]).argmax(-1)
+        ids_B[live_B] = self._choose(predicting_BD[live_B], state.answer_BT[live_B], state.written_B[live_B])
         forced_B = state.forced_BT.gather(1, state.written_B.clamp(max=self.options.longest_answer)[:, None])[:, 0]
         ids_B = torch.where(live_B & (forced_B > 0), forced_B - 1, ids_B)
         end_B = torch.isin(ids_B, torch.tensor(self.framing.stops)) | (state.written_B >= self.options.longest_answer)
@@ -454,11 +461,21 @@ class LlamaOmni:
                     self._decode(state, live_B & end_B, hidden_B1D, token_B1D)
         rows = torch.arange(len(live_B))
         state.token_units_BT[rows[live_B], state.written_B[live_B]] = state.units_B[live_B]
-        state.written_B += (live_B & ~end_B).long()
+        goes_on_B = live_B & ~end_B
+        state.answer_BT[rows[goes_on_B], state.written_B[goes_on_B]] = ids_B[goes_on_B]
+        state.written_B += goes_on_B.long()
         state.phase_B[live_B & end_B] = TALKING
         if self.options.speak:
             self._vocode(state, live_B, live_B & end_B)
         return torch.where(end_B, -1, ids_B)
+
+    def _choose(self, hidden_RD: Tensor, answer_RT: Tensor, written_R: Tensor) -> Tensor:
+        """The likeliest next token of each row that does not begin a circle."""
+        logits_RV = self.llm.logits(hidden_RD)
+        if self.options.once:
+            rows, tokens = repeats(answer_RT, written_R, length=self.options.once)
+            logits_RV[rows, tokens] = -torch.inf
+        return logits_RV.argmax(-1)
 
     def _decode(self, state: OmniState, live_B: Tensor, hidden_B1D: Tensor, token_B1D: Tensor) -> None:
         """The units and prosody of one token join those that wait for the vocoder."""

@@ -24,7 +24,7 @@ from duologue import config as configs
 from duologue.codecs.text import TextCodec
 from duologue.errors import CheckpointError, DuologueError
 from duologue.models.language_model import read_language_model
-from duologue.nn.quant import quantize_int8, shape_like
+from duologue.nn.quant import quantize, shape_like
 from duologue.nn.transformer import Transformer, TransformerConfig
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def load_llm(gguf: Path, changes: Mapping[str, Tensor], *, where: str, int8: boo
         except (SafetensorError, OSError, KeyError, ValueError, RuntimeError, DuologueError) as error:
             logger.warning("%s is not readable (%s) and is made again", kept, error)
     llm, codec = _merged(gguf, changes, where)
-    quantize_int8(llm, activations=ACTIVATIONS)
+    quantize(llm, activations=ACTIVATIONS)
     _write(kept, llm, codec)
     return llm, codec
 

@@ -33,7 +33,7 @@ from duologue.models.llama_omni.released import (
 )
 from duologue.models.weights import read_json
 from duologue.models.whisper import WhisperEncoder
-from duologue.nn.quant import quantize_int8
+from duologue.nn.quant import quantize
 
 PARTS = ("encoder", "adapter", "llm", "speech_decoder", "vocoder")
 VOCODER_FILE = "g_00500000"
@@ -117,7 +117,7 @@ def from_folder(
     _check_sizes(config, encoder, vocoder, where)
     loaded = load_released(release, dtype=dtype)
     if settings.dtype == "int8":
-        quantize_int8(loaded.llm, activations="int16")
+        quantize(loaded.llm, activations="int16")
         loaded.llm.float()  # what is not int8: the norms
     hearing = StackingHearing(encoder, loaded.adapter, pad_samples=WINDOW)
     model = LlamaOmni(

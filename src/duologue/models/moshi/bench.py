@@ -15,6 +15,7 @@ import torch
 
 from duologue.models.moshi.config import MoshiConfig
 from duologue.models.moshi.generation import MoshiGenerator
+from duologue.models.moshi.loading import BITS
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import load_tensors, meta_model, quantize_moshi, stack_steps
 from duologue.models.moshi.released_config import SEVEN_B, from_kyutai
@@ -31,7 +32,7 @@ SHAPE: dict[str, Any] = {
     "depformer_num_heads": 4,
     "depformer_num_layers": 4,
 }
-KINDS = ("float32", "bfloat16", "int8")
+KINDS = ("float32", "bfloat16", "int8", "int4")
 THEIRS = "moshi"
 WARM_UP = 4  # steps of each system that are not counted: the first ones make what is made once
 
@@ -47,7 +48,7 @@ def step_times(
 ) -> dict[str, list[float]]:
     """Milliseconds of every step of `rows` conversations, by "KIND" for ours and "KIND moshi" for the package's.
 
-    Theirs is missing where the package is not installed. It has no int8 on a CPU.
+    Theirs is missing where the package is not installed. It has no int8 or int4 on a CPU.
 
     Args:
         past: steps that each conversation is old.
@@ -83,7 +84,7 @@ def _systems(
     heard_BK = torch.randint(config.codebook_size, (rows, config.heard_codebooks))
     for kind in kinds:
         calls[kind] = _own_step(config, weights, kind, heard_BK, past)
-        if theirs is not None and kind != "int8":
+        if theirs is not None and kind not in BITS:
             model = copy.deepcopy(theirs).to(getattr(torch, kind))
             calls[f"{kind} {THEIRS}"] = _their_step(model, heard_BK[..., None], past)
     return calls
@@ -118,8 +119,8 @@ def _own_step(
     model = meta_model(config)
     fill(model, {name: tensor.clone() for name, tensor in weights.items()}, where="bench")
     model = model.eval().to(torch.float32 if kind == "float32" else torch.bfloat16)
-    if kind == "int8":
-        quantize_moshi(model)
+    if kind in BITS:
+        quantize_moshi(model, bits=BITS[kind])
     pack_linears(model, single=True)
     generator, rows = MoshiGenerator(model), len(heard_BK)
     state, live_B = generator.init_state(rows), torch.ones(rows, dtype=torch.bool)

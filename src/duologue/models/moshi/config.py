@@ -52,6 +52,21 @@ class DepthConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ConditionConfig:
+    """Something that a conversation is told about itself, one of a set of values, by a learnt vector for each."""
+
+    name: str
+    bins: int  # rows of the table; the first ones are the values', in order
+    dim: int  # of the table, which is projected to the model's
+    values: tuple[str, ...] | None = None  # None: any text, and its hash says which row
+
+    def __post_init__(self):
+        values = self.values or ()
+        if self.bins < max(1, len(values)) or len(set(values)) != len(values) or self.dim < 1:
+            raise ConfigError(f"condition {self.name!r}: need different values and a row for each, got {self}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MoshiConfig:
     """Shape of the whole language model. Defaults: the released 7B.
 
@@ -72,8 +87,11 @@ class MoshiConfig:
     head_bias: bool = False
     extra_heads: int = 0  # further heads beside the text's, of few classes each
     extra_head_dim: int = 6
+    conditions: tuple[ConditionConfig, ...] = ()  # added to the input of every step
 
     def __post_init__(self):
+        if len({condition.name for condition in self.conditions}) != len(self.conditions):
+            raise ConfigError(f"conditions: need different names, got {self.conditions}")
         if len(self.delays) != 1 + self.codebooks or min(self.delays) < 0:
             raise ConfigError(f"need {1 + self.codebooks} delays of 0 or more, text first, got {self.delays}")
         if not 0 <= self.own_codebooks <= min(self.codebooks, self.depth_steps):

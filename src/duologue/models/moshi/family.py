@@ -16,9 +16,11 @@ from torch import Tensor
 
 from duologue.codecs.mimi import Mimi, MimiState
 from duologue.errors import PartError
+from duologue.models.moshi.conditions import Guidance
 from duologue.models.moshi.config import UNGENERATED
 from duologue.models.moshi.generation import MoshiGenerator, MoshiState, Sampling
 from duologue.models.moshi.model import MoshiModel
+from duologue.models.moshi.script import append
 from duologue.models.moshi.text import Pieces
 from duologue.streaming.protocol import Frame, StreamSpec
 from duologue.streaming.state import State
@@ -52,8 +54,9 @@ class Moshi:
         sampling: for conversations that choose none.
         seed: of every conversation; None: each has its own.
         prompt: how instructions are given; None: the model takes none.
+        guidance: conditions of conversations that choose none; None: none.
     Raises:
-        PartError: parts that do not fit each other.
+        PartError: parts that do not fit each other. ConfigError: a condition or a value that the model does not have.
     """
 
     def __init__(
@@ -65,9 +68,10 @@ class Moshi:
         sampling: Sampling | None = None,
         seed: int | None = None,
         prompt: PromptConfig | None = None,
+        guidance: Guidance | None = None,
     ):
         self.model, self.mimi, self.pieces, self.config = model, mimi, pieces, model.config
-        self.generator, self.seed, self.prompt = MoshiGenerator(model, sampling), seed, prompt
+        self.generator, self.seed, self.prompt = MoshiGenerator(model, sampling, guidance), seed, prompt
         self._check()
         rate, frame = mimi.config.sample_rate, 1 / mimi.config.frame_rate
         self.spec = StreamSpec(input_rate=rate, output_rate=rate, tick=frame, duplex=True)
@@ -102,6 +106,14 @@ class Moshi:
     def choose(self, state: FamilyState, slot: int, *, sampling: Sampling | None = None, seed: int = 0) -> None:
         """How one conversation draws, until it is reset. `seed` 0: the family's."""
         self.generator.choose(state.model, slot, sampling=sampling, seed=seed)
+
+    def guide(self, state: FamilyState, slot: int, guidance: Guidance) -> None:
+        """Under which conditions one conversation speaks, until it is reset.
+
+        Raises:
+            ConfigError: a condition or a value that the model does not have, or the conversation has begun.
+        """
+        self.generator.guide(state.model, slot, guidance)
 
     def write(self, state: FamilyState, slot: int, role: str, text: str) -> Iterator[None]:
         """Instructions before the first tick, where the model was trained to take them; one frame a piece of work."""
@@ -173,7 +185,9 @@ class Moshi:
         """Nothing happens: what was said was said, and the model hears for itself that it is interrupted."""
 
     def say(self, state: FamilyState, slot: int, text: str) -> None:
-        raise PartError("say: Moshi says nothing that it has not thought of")
+        """Has a text said, beginning with the next frame; the model paces it (`script`)."""
+        ids = self.pieces.encode(text.strip())
+        append(state.model.script, slot, ids, [not place or self.pieces.begins(id) for place, id in enumerate(ids)])
 
     def heard(self, state: FamilyState, slot: int) -> str:
         """Nothing: Moshi writes down what it says, not what it hears."""

@@ -12,8 +12,12 @@ import torch
 from torch import Tensor
 
 from duologue.errors import ConfigError, ShapeError
+from duologue.models.moshi.conditions import Guidance
 from duologue.models.moshi.config import UNGENERATED, MoshiConfig
+from duologue.models.moshi.fixed import AudioDraws, FixedStep
+from duologue.models.moshi.guidance import Pairs, apply_conditions, with_second_rows
 from duologue.models.moshi.model import MoshiModel
+from duologue.models.moshi.script import Script, follow, init_script
 from duologue.nn.ring import RingCache
 from duologue.nn.sampling import draw, penalise, uniform
 from duologue.streaming.state import State
@@ -49,28 +53,54 @@ GREEDY = Sampling(text_temperature=0.0, temperature=0.0)
 
 @dataclass
 class MoshiState(State):
-    cache: RingCache  # of the temporal transformer; its offset_B counts the steps
+    cache: RingCache  # of the temporal transformer (see guidance.py); its offset_B counts the steps
     codes_BKC: Tensor  # column c % C of the delayed streams, for the last C steps
     forced_BKC: Tensor  # bool: that own token was given, not drawn
     chosen_B: Tensor  # bool: the slot has a sampling of its own
     sampling_BS: Tensor  # the numbers of its `Sampling`
     seed_B: Tensor
     recent_BN: Tensor  # the last text tokens but for paddings, plus 1; the newest last
+    script: Script  # what is to be said
+    guidance_BG: Tensor  # see `Conditions.numbers`; nothing where the model has no conditions
 
 
 class MoshiGenerator:
     """The step by step use of a `MoshiModel`. Holds no weights and no state of its own."""
 
-    def __init__(self, model: MoshiModel, sampling: Sampling | None = None):
+    def __init__(
+        self,
+        model: MoshiModel,
+        sampling: Sampling | None = None,
+        guidance: Guidance | None = None,
+        *,
+        fixed: bool | None = None,
+    ):
         """
         Args:
-            sampling: for slots that choose none.
+            sampling, guidance: for slots that choose none.
+            fixed: every step has the same shapes, so that a GPU replays it as a graph (`fixed`); None: on a GPU. A
+                model with conditions has no such steps.
+        Raises:
+            ConfigError: a condition or a value that the model does not have.
         """
         self.model, self.config = model, model.config
         self.sampling = Sampling() if sampling is None else sampling
+        self.guidance = Guidance() if guidance is None else guidance
+        self._guidance_numbers = self._numbers(self.guidance)
+        fixed = next(model.norm.parameters()).device.type == "cuda" if fixed is None else fixed
+        self._fixed = FixedStep(model) if fixed and model.conditions is None else None
+
+    def _numbers(self, guidance: Guidance) -> list[float]:
+        if self.model.conditions is not None:
+            return self.model.conditions.numbers(guidance)
+        if guidance != Guidance():
+            raise ConfigError(f"this model has no conditions, so it takes none and cannot be guided; got {guidance}")
+        return []
 
     def init_state(self, slots: int) -> MoshiState:
         c, cache = self.config, self.model.transformer.init_state(slots)
+        if c.conditions:
+            cache = with_second_rows(cache)
         ids = torch.zeros(slots, 1 + c.codebooks, c.max_delay + 2, dtype=torch.int64, device=cache.offset_B.device)
         own = ids[:, : 1 + c.own_codebooks]
         return MoshiState(
@@ -81,6 +111,8 @@ class MoshiGenerator:
             sampling_BS=torch.zeros(slots, len(self.sampling.numbers()), device=ids.device),
             seed_B=torch.zeros_like(ids[:, 0, 0]),
             recent_BN=ids.new_zeros(slots, REMEMBERED),
+            script=init_script(slots, ids.device),
+            guidance_BG=torch.zeros(slots, len(self._guidance_numbers), device=ids.device),
         )
 
     def choose(self, state: MoshiState, slot: int, *, sampling: Sampling | None = None, seed: int = 0) -> None:
@@ -89,6 +121,17 @@ class MoshiGenerator:
         state.chosen_B[slot] = sampling is not None
         numbers = (sampling or self.sampling).numbers()
         state.sampling_BS[slot] = torch.tensor(numbers, device=state.sampling_BS.device)
+
+    def guide(self, state: MoshiState, slot: int, guidance: Guidance) -> None:
+        """Under which conditions one slot speaks until it is reset.
+
+        Raises:
+            ConfigError: a condition or a value that the model does not have, or the conversation has begun.
+        """
+        numbers = self._numbers(guidance)
+        if bool(state.cache.offset_B[slot]):
+            raise ConfigError("guidance: conditions are chosen before the first step; begin a new conversation")
+        state.guidance_BG[slot] = torch.tensor(numbers, device=state.guidance_BG.device)
 
     def step(self, state: MoshiState, heard_BK: Tensor, live_B: Tensor, *, forced_BK: Tensor | None = None) -> Tensor:
         """Hears the next frame of every live slot, and thinks and says one.
@@ -123,10 +166,10 @@ class MoshiGenerator:
 
         begun_RK = offset_R[:, None] > delay_K
         input_RK = torch.where(begun_RK, _get(codes_RKC, offset_R[:, None]), self.model.initial(device))
-        z_RD = self._think(input_RK, state, live_B, rows_R)
+        z_ND, pairs = self._think(input_RK, state, live_B, rows_R)
         next_R1 = offset_R[:, None] + 1
         given_RK = torch.where(_get(forced_RKC, next_R1), _get(codes_RKC[:, :own], next_R1), UNGENERATED)
-        said_RK = self._say(z_RD, given_RK, _Draws(self.sampling, state, rows_R, offset_R, c))
+        said_RK = self._say(z_ND, given_RK, _Draws(self.sampling, state, rows_R, offset_R, c), pairs)
         self._remember(state, rows_R, said_RK[:, 0])
 
         _put(codes_RKC[:, :own], next_R1, said_RK)
@@ -136,31 +179,56 @@ class MoshiGenerator:
         out_BK[rows_R] = torch.where(offset_R[:, None] >= c.max_delay, whole_RK, UNGENERATED)
         return out_BK
 
-    def _think(self, input_RK: Tensor, state: MoshiState, live_B: Tensor, rows_R: Tensor) -> Tensor:
-        """The temporal transformer's output, [R, D]."""
-        x_RD = self.model.embed(input_RK)
+    def _think(
+        self, input_RK: Tensor, state: MoshiState, live_B: Tensor, rows_R: Tensor
+    ) -> tuple[Tensor, Pairs | None]:
+        """The temporal transformer's output, [R, D]; with pairs, that of their second rows behind, [N, D]."""
+        if self._fixed is not None:
+            return self._fixed.think(input_RK, state.cache, live_B, rows_R), None
+        x_RD, cache = self.model.embed(input_RK), state.cache
+        if self.model.conditions is not None:
+            own_RG = state.guidance_BG[rows_R]
+            numbers_RG = torch.where(own_RG[:, :1] > 0, own_RG, own_RG.new_tensor(self._guidance_numbers))
+            x_ND, pairs = apply_conditions(self.model.conditions, numbers_RG, x_RD)
+            if pairs is not None:
+                memory, slots_N = pairs.memory(cache), pairs.slots(rows_R)
+                live_N = torch.zeros_like(memory.offset_B, dtype=torch.bool).index_fill_(0, slots_N, True)
+                z_ND = self._through(x_ND, memory, live_N, slots_N)
+                cache.offset_B[rows_R] += 1
+                return z_ND, pairs
+            x_RD = x_ND
         if len(rows_R) == len(live_B):
-            return self.model.norm(self.model.transformer(x_RD[:, None], state.cache, live_B)[:, 0])
-        x_BD = x_RD.new_zeros(len(live_B), x_RD.shape[1]).index_copy_(0, rows_R, x_RD)
-        return self.model.norm(self.model.transformer(x_BD[:, None], state.cache, live_B)[rows_R, 0])
+            return self.model.norm(self.model.transformer(x_RD[:, None], cache, live_B)[:, 0]), None
+        return self._through(x_RD, cache, live_B, rows_R), None
 
-    def _say(self, z_RD: Tensor, given_RK: Tensor, draws: _Draws) -> Tensor:
+    def _through(self, x_RD: Tensor, cache: RingCache, live_B: Tensor, rows_R: Tensor) -> Tensor:
+        """One step of some slots of a cache."""
+        x_BD = x_RD.new_zeros(len(live_B), x_RD.shape[1]).index_copy_(0, rows_R, x_RD)
+        return self.model.norm(self.model.transformer(x_BD[:, None], cache, live_B)[rows_R, 0])
+
+    def _say(self, z_ND: Tensor, given_RK: Tensor, draws: _Draws, pairs: Pairs | None) -> Tensor:
         """The next tokens of the own streams, [R, 1 + own_codebooks]: what is given, the rest drawn."""
         forced_RK = given_RK != UNGENERATED
         some = bool(forced_RK.any())
 
-        def choose(stream: int, scores_RV: Tensor) -> Tensor:
-            drawn_R = draws.take(stream, scores_RV)
-            return torch.where(forced_RK[:, stream], given_RK[:, stream], drawn_R) if some else drawn_R
+        def choose(stream: int, scores_NV: Tensor) -> Tensor:
+            drawn_R = draws.take(stream, scores_NV if pairs is None else pairs.mix(scores_NV))
+            chosen_R = torch.where(forced_RK[:, stream], given_RK[:, stream], drawn_R) if some else drawn_R
+            if not stream:
+                chosen_R = draws.directed(chosen_R, ~forced_RK[:, 0])
+            return chosen_R if pairs is None else pairs.twice(chosen_R)
 
-        text_R = choose(0, self.model.text_head(z_RD))
-        own = self.config.own_codebooks
+        text_N, rows = choose(0, self.model.text_head(z_ND)), len(given_RK)
+        text_R1, own = text_N[:rows, None], self.config.own_codebooks
         if self.model.depth is None or not own:
-            return text_R[:, None]
+            return text_R1
         if some and bool(forced_RK[:, 1:].all()):
-            return torch.cat([text_R[:, None], given_RK[:, 1:]], 1)
-        codes_RK = self.model.depth.generate(z_RD, text_R, own, lambda step, scores: choose(1 + step, scores))
-        return torch.cat([text_R[:, None], codes_RK], 1)
+            return torch.cat([text_R1, given_RK[:, 1:]], 1)
+        if self._fixed is not None:
+            codes_NK = self._fixed.say(z_ND, text_N, given_RK[:, 1:], draws.of_audio(), draws.rows_R, draws.slots)
+        else:
+            codes_NK = self.model.depth.generate(z_ND, text_N, own, lambda step, scores: choose(1 + step, scores))
+        return torch.cat([text_R1, codes_NK[:rows]], 1)
 
     def _remember(self, state: MoshiState, rows_R: Tensor, text_R: Tensor) -> None:
         c = self.config
@@ -177,6 +245,8 @@ class _Draws:
         own_RS = state.sampling_BS[rows_R]
         chosen_RS = torch.where(state.chosen_B[rows_R][:, None], own_RS, own_RS.new_tensor(default.numbers()))
         text_temperature_R, text_top_k_R, temperature_R, top_k_R, self.penalty_R, context_R = chosen_RS.unbind(1)
+        self.script, self.rests = state.script, (config.padding_id, config.end_padding_id)
+        self.rows_R, self.slots, self._own = rows_R, len(state.seed_B), config.own_codebooks
         self.recent_RN: Tensor | None = None
         if (self.penalty_R != 1).any():
             age_N = torch.arange(REMEMBERED, 0, -1, device=rows_R.device)
@@ -193,6 +263,17 @@ class _Draws:
         if self.recent_RN is not None:
             scores_RV = penalise(scores_RV, self.recent_RN, self.penalty_R)
         return self.text.take(0, scores_RV)
+
+    def of_audio(self) -> AudioDraws:
+        """How the codebooks are drawn."""
+        if not self.audio.greedy:
+            return AudioDraws(self.audio.temperature_R, self.audio.top_k_R, self.audio.noise_RKN)
+        half_RKN = torch.full((len(self.rows_R), self._own, 1), 0.5, device=self.rows_R.device)
+        return AudioDraws(torch.zeros_like(half_RKN[:, 0, 0]), torch.ones_like(self.rows_R), half_RKN)
+
+    def directed(self, text_R: Tensor, free_R: Tensor) -> Tensor:
+        """The text, or what is to be said instead; `free_R`: it was drawn."""
+        return follow(self.script, self.rows_R, text_R, rests=self.rests, free_R=free_R)
 
 
 class _Kind:

@@ -1,7 +1,7 @@
 """From a model folder of our own layout to a running `Moshi`, and what is to be written into one.
 
-The folder holds moshi.safetensors (linear layers may be int8), mimi.safetensors (kyutai's layout) and a tokenizer:
-tokenizer.json, or tokenizer.model of SentencePiece. Published folders: `released_family`.
+The folder holds moshi.safetensors (linear layers may be int8 or int4), mimi.safetensors (kyutai's layout) and a
+tokenizer: tokenizer.json, or tokenizer.model of SentencePiece. Published folders: `released_family`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from duologue import config as configs
 from duologue.codecs.mimi import Mimi, MimiConfig
 from duologue.codecs.mimi_weights import mimi_from_tensors, mimi_to_tensors
 from duologue.errors import PartError
+from duologue.models.moshi.conditions import Guidance
 from duologue.models.moshi.config import MoshiConfig
 from duologue.models.moshi.family import Moshi, PromptConfig
 from duologue.models.moshi.generation import Sampling
 from duologue.models.moshi.model import MoshiModel
-from duologue.models.moshi.released import meta_model, quantize_moshi
+from duologue.models.moshi.released import may_round, meta_model, quantize_moshi
 from duologue.models.moshi.text import Pieces, load_pieces
 from duologue.models.weights import fill
 from duologue.nn.packed import pack_linears
 from duologue.nn.quant import release, shape_like
+from duologue.nn.quant_matrix import QuantMatrix
 
 MODEL_FILE, CODEC_FILE, TEXT_FILES = "moshi.safetensors", "mimi.safetensors", ("tokenizer.json", "tokenizer.model")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
-DType = Literal["float32", "bfloat16", "int8"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16, "int4": torch.bfloat16}
+BITS = {"int8": 8, "int4": 4}
+DType = Literal["float32", "bfloat16", "int8", "int4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +45,10 @@ class FamilyConfig:
     sampling: Sampling = field(default_factory=Sampling)
     seed: int | None = None  # of every conversation; None: each has its own
     prompt: PromptConfig | None = None  # how instructions are given; None: it takes none
-    dtype: DType = "bfloat16"  # of the language model; int8: its linear layers. The codec is in float32
+    conditions: dict[str, str] = field(default_factory=dict)  # a value of each; one that is not named: none
+    against: dict[str, str] = field(default_factory=dict)  # what guidance leads away from, likewise
+    guidance: float = 1.0  # how strongly (conditions.Guidance); 1: not at all, and at no cost
+    dtype: DType = "bfloat16"  # of the language model; int8, int4: its linear layers. The codec is in float32
     device: str = "cpu"
 
 
@@ -96,8 +102,8 @@ def folder_parts(config: FamilyConfig, model: MoshiModel, mimi: Mimi, tokenizer:
 def assemble(model: MoshiModel, mimi: Mimi, pieces: Pieces, config: FamilyConfig) -> Moshi:
     """Makes the parts ready for inference, in place, and has them work once."""
     model = _in(model.eval(), DTYPES[config.dtype])
-    if config.dtype == "int8" and not any(tensor.dtype == torch.int8 for tensor in model.state_dict().values()):
-        quantize_moshi(model)
+    if config.dtype in BITS and not any(isinstance(part, QuantMatrix) for part in model.modules()):
+        quantize_moshi(model, bits=BITS[config.dtype])
     if config.device == "cpu":
         pack_linears(model, single=True)
         release(model)
@@ -109,6 +115,7 @@ def assemble(model: MoshiModel, mimi: Mimi, pieces: Pieces, config: FamilyConfig
         sampling=config.sampling,
         seed=config.seed,
         prompt=config.prompt,
+        guidance=Guidance(conditions=config.conditions, against=config.against, coefficient=config.guidance),
     )
     with torch.inference_mode():  # what is made at the first call is made now
         state, live_B = moshi.init_state(1), torch.tensor([True])
@@ -129,8 +136,8 @@ def refuse_parts(parts: Mapping[str, Any]) -> None:
 
 
 def _in(model: MoshiModel, dtype: torch.dtype) -> MoshiModel:
-    """Weights in a type, but for those of int8 layers."""
+    """Weights in a type, but for those of int8 and int4 layers and of conditions."""
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        if tensor.is_floating_point() and not name.endswith(".scale"):
+        if may_round(name, tensor):
             tensor.data = tensor.data.to(dtype)
     return model

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from duologue.errors import ShapeError
+from duologue.models.moshi.conditions import Conditions
 from duologue.models.moshi.config import ZERO, MoshiConfig
 from duologue.models.moshi.depth import DepthTransformer
 from duologue.models.moshi.embeddings import SummedEmbedding, TokenEmbedding
@@ -37,6 +38,7 @@ class MoshiModel(nn.Module):
         self.config = config
         self.text_embedding = TokenEmbedding(c.text_vocab + 1, t.dim, second_stream=c.second_text_stream)
         self.audio_embedding = SummedEmbedding(c.codebooks, c.codebook_size + 1, t.dim)
+        self.conditions = Conditions(c.conditions, t.dim) if c.conditions else None
         self.transformer = WindowTransformer(t)
         self.norm = make_norm(t.norm, t.dim, t.norm_eps)
         self.text_head = nn.Linear(t.dim, c.text_outputs, bias=c.head_bias)
@@ -52,9 +54,20 @@ class MoshiModel(nn.Module):
         """The sum of all streams at each step, [B, T, D]."""
         return self.text_embedding(codes_BTK[..., 0]) + self.audio_embedding(codes_BTK[..., 1:])
 
-    def hidden(self, codes_BTK: Tensor, state: RingCache, live_B: Tensor) -> Tensor:
-        """The temporal transformer's output after the next steps of tokens, delays applied, [B, T, D]."""
-        return self.norm(self.transformer(self.embed(codes_BTK), state, live_B))
+    def hidden(
+        self, codes_BTK: Tensor, state: RingCache, live_B: Tensor, conditions_BN: Tensor | None = None
+    ) -> Tensor:
+        """The temporal transformer's output after the next steps of tokens, delays applied, [B, T, D].
+
+        Args:
+            conditions_BN: see `Conditions.ids`; None: no condition.
+        """
+        x_BTD = self.embed(codes_BTK)
+        if self.conditions is not None:
+            if conditions_BN is None:
+                conditions_BN = self.conditions.none(len(x_BTD), x_BTD.device)
+            x_BTD = x_BTD + self.conditions(conditions_BN)[:, None].to(x_BTD.dtype)
+        return self.norm(self.transformer(x_BTD, state, live_B))
 
     def delayed(self, codes_BKT: Tensor) -> Tensor:
         """Moves every stream back by its delay, with its initial token before, and one more in front, [B, T + 1, K]."""
@@ -64,11 +77,12 @@ class MoshiModel(nn.Module):
             out_BTK[:, 1 + delay :, stream] = codes_BKT[:, stream, : max(T - delay, 0)]
         return out_BTK
 
-    def forward(self, codes_BKT: Tensor) -> Scores:
+    def forward(self, codes_BKT: Tensor, conditions_BN: Tensor | None = None) -> Scores:
         """Scores of all tokens of conversations that are known.
 
         Args:
             codes_BKT: text, own and heard streams, not delayed; ZERO where there is nothing.
+            conditions_BN: see `Conditions.ids`; None: no condition.
         Raises:
             ShapeError: another number of streams.
         """
@@ -77,7 +91,8 @@ class MoshiModel(nn.Module):
             raise ShapeError(f"MoshiModel: need {1 + c.codebooks} streams, text first, got {streams}")
         delayed_BTK = self.delayed(codes_BKT)
         state = self.transformer.init_state(B, steps=T)
-        z_BTD = self.hidden(delayed_BTK[:, :-1], state, torch.ones(B, dtype=torch.bool, device=codes_BKT.device))
+        live_B = torch.ones(B, dtype=torch.bool, device=codes_BKT.device)
+        z_BTD = self.hidden(delayed_BTK[:, :-1], state, live_B, conditions_BN)
         text_BTV, text_mask_BT = self._undelayed(self.text_head(z_BTD), codes_BKT, 0)
         audio_BTKV = self.score_frames(z_BTD, delayed_BTK[:, 1:])
         placed = [self._undelayed(audio_BTKV[:, :, k], codes_BKT, 1 + k) for k in range(c.depth_steps)]

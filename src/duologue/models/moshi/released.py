@@ -3,8 +3,9 @@
 Their folder holds `model.safetensors` and often `config.json`; without one it is the 7B. The same layout is written
 back. What the code of `moshi` does and the paper does not say: query, key and value of the depth transformer are
 stacked by step in one matrix; a norm's weight is `alpha`, [1, 1, D]; q8 is an int8 `weight` beside a float32
-`weight_scb`, the greatest number of each row. PersonaPlex has a depth transformer of 16 steps, of which the last 8, the
-user's, only matter in training.
+`weight_scb`, the greatest number of each row. A condition's projection is `output_proj`, its vector
+for none `learnt_padding`, [1, 1, D]. PersonaPlex has a depth transformer of 16 steps, of which the last 8, the user's,
+only matter in training.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from duologue.models.moshi.config import MoshiConfig
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released_config import from_kyutai, read_config, to_kyutai
 from duologue.models.weights import Entry, Shards, Table, fill, refuse, to_ours, to_theirs
-from duologue.nn.quant import quantize_int8, shape_like
+from duologue.nn.quant import quantize, shape_like
 
 WEIGHTS = ("model.safetensors", "model.q8.safetensors")
-LARGE = 1 << 20  # numbers of a matrix from which a product of integers takes less time than its preparation
+LARGE = 900_000  # numbers of a matrix from which a product of integers takes less time than its preparation
+VECTORS = (".alpha", ".learnt_padding")  # that are [1, 1, D] in their files
+PRECISE = "conditions."  # what stays as it is, float32, in a model of another type: as theirs does
 COPIED = 8  # steps of Moshi's depth transformer, from which PersonaPlex takes those that its file lacks
 
 
@@ -41,6 +44,10 @@ def moshi_table(config: MoshiConfig) -> Table:
         *_head("text_head", "text_linear", c.head_bias),
         *(_linear(f"extra_heads.{i}", f"extra_heads.{i}") for i in range(c.extra_heads)),
     ]
+    for i, condition in enumerate(c.conditions):
+        a, b = f"conditions.tables.{i}.", f"condition_provider.conditioners.{condition.name}."
+        table += [_linear(f"{a}table", f"{b}embed"), _linear(f"{a}projection", f"{b}output_proj")]
+        table.append(Entry(f"{a}none", (f"{b}learnt_padding",)))
     for layer in range(c.temporal.layers):
         a, b = f"transformer.layers.{layer}.", f"transformer.layers.{layer}."
         table += _norm(f"{a}attention_norm", f"{b}norm1", c.temporal.norm)
@@ -122,7 +129,7 @@ def split_steps(tensors: Mapping[str, Tensor], config: MoshiConfig, *, where: st
     for name, tensor in tensors.items():
         stacked = re.fullmatch(r"(.*\.self_attn\.)(in|out)_proj[._]((?:lora_[AB]\.)?weight(?:_scb)?)", name)
         if stacked is None:
-            plain[name] = tensor.flatten() if name.endswith(".alpha") else tensor
+            plain[name] = tensor.flatten() if name.endswith(VECTORS) else tensor
             continue
         sets = config.depth.sets if config.depth and name.startswith("depformer.") else 1
         if sets > COPIED and len(tensor) % sets == 0 and _is_half(name, tensor, config):
@@ -149,7 +156,7 @@ def stack_steps(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         step = re.fullmatch(r"(.*\.self_attn\.)(in|out)_projs\.(\d+)\.(weight(?:_scb)?)", name)
         if step is None:
-            published[name] = tensor.view(1, 1, -1) if name.endswith(".alpha") else tensor
+            published[name] = tensor.view(1, 1, -1) if name.endswith(VECTORS) else tensor
         else:
             joint = "_" if step[2] == "in" else "."
             stacks.setdefault(f"{step[1]}{step[2]}_proj{joint}{step[4]}", {})[int(step[3])] = tensor
@@ -216,12 +223,14 @@ def load_moshi(path: Path, *, dtype: torch.dtype | None = None, config: MoshiCon
     model, loaded = meta_model(config), load_tensors(tensors, config, where=str(file))
     shape_like(model, loaded)
     if dtype is not None:
-        loaded = {
-            name: tensor if tensor.dtype == torch.int8 or name.endswith(".scale") else tensor.to(dtype)
-            for name, tensor in loaded.items()
-        }
+        loaded = {name: tensor.to(dtype) if may_round(name, tensor) else tensor for name, tensor in loaded.items()}
     fill(model, loaded, where=str(file))
     return model.eval()
+
+
+def may_round(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor takes the type that the model is wanted in."""
+    return tensor.is_floating_point() and not name.endswith(".scale") and not name.startswith(PRECISE)
 
 
 def meta_model(config: MoshiConfig) -> MoshiModel:
@@ -268,7 +277,7 @@ def save_moshi(model: MoshiModel, folder: Path, *, name: str = WEIGHTS[0]) -> No
     """Writes weights and `config.json` as the `moshi` package reads them; int8 layers as its q8 files.
 
     Raises:
-        CheckpointError: the model has layers that the layout cannot hold, such as adapters that are not merged.
+        CheckpointError: the model has layers that the layout cannot hold, such as int4 or adapters not merged.
     """
     ours = model.state_dict()
     packed = {key.removesuffix(".int8") for key in ours if key.endswith(".int8")}
@@ -282,17 +291,25 @@ def save_moshi(model: MoshiModel, folder: Path, *, name: str = WEIGHTS[0]) -> No
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def quantize_moshi(model: MoshiModel, *, activations: str | None = None) -> None:
-    """Makes the linear layers int8, in place; embeddings and norms stay, as in the released q8 files.
+def quantize_moshi(model: MoshiModel, *, bits: int = 8, activations: str | None = None) -> None:
+    """Makes the linear layers int8 or int4, in place; embeddings and norms stay, as in the released q8 files.
 
     Args:
-        activations: how all multiply (nn.quant); None: large matrices by integers, at 16 bits, small ones in bf16.
+        bits: 8 or 4.
+        activations: how 8 bits multiply (nn.quant); None: large matrices by integers, at 16 bits, small ones in bf16.
     """
-    linears = {name: layer for name, layer in model.named_modules() if type(layer) is nn.Linear}
+    linears = {
+        name: layer
+        for name, layer in model.named_modules()
+        if type(layer) is nn.Linear and not name.startswith(PRECISE)
+    }
+    if bits != 8:
+        quantize(model, list(linears), bits=bits)
+        return
     large = [name for name, layer in linears.items() if layer.weight.numel() >= LARGE]
     for names, default in ((large, "int16"), ([name for name in linears if name not in set(large)], "bf16")):
         if names:
-            quantize_int8(model, names, activations=activations or default)
+            quantize(model, names, activations=activations or default)
 
 
 def _weight_file(folder: Path, raw: Mapping[str, object]) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from duologue.errors import CheckpointError, ConfigError
-from duologue.models.moshi.config import DepthConfig, MoshiConfig
+from duologue.models.moshi.config import ConditionConfig, DepthConfig, MoshiConfig
 from duologue.models.weights import read_json
 from duologue.nn.window_transformer import WindowConfig
 
@@ -61,9 +61,12 @@ FIXED: dict[str, tuple[Any, ...]] = {
     "depformer_weights_per_step": (True,),
     "cross_attention": (False,),
     "norm_emb": (False,),
-    "conditioners": (None, {}),
-    "fuser": (None, {}),
 }
+LUT = {"n_bins", "dim", "possible_values", "init_scale"}  # of a condition; the last is for new weights
+LUT_FIXED = {"tokenizer": "noop", "force_linear": True, "learn_padding": True, "output_bias": False, "pad_empty": True}
+FUSED = "sum"  # the one way in which conditions come in here
+FUSED_BESIDE = {"cross_attention_pos_emb", "cross_attention_pos_emb_scale"}  # of the other ways
+HIBIKI = {"conditions": "very_good", "against": "very_bad"}  # what `moshi` gives Hibiki as its description
 VOICES = ("voices.tgz", "voices")  # of PersonaPlex
 READ = {
     "dim", "text_card", "text_card_out", "demux_second_stream", "existing_text_padding_id",
@@ -71,6 +74,7 @@ READ = {
     "max_period", "norm", "kv_repeat", "bias_proj", "delays", "extra_heads_num_heads", "extra_heads_dim",
     "depformer_dim", "depformer_dim_feedforward", "depformer_num_heads", "depformer_num_layers", "depformer_kv_repeat",
     "depformer_multi_linear", "depformer_weights_per_step_schedule", "depformer_low_rank_embeddings", "depformer_norm",
+    "conditioners", "fuser",
 }  # fmt: skip
 
 
@@ -139,11 +143,48 @@ def from_kyutai(raw: Mapping[str, Any], *, where: str = "config.json") -> MoshiC
             head_bias=raw.get("bias_proj", False),
             extra_heads=raw.get("extra_heads_num_heads", 0),
             extra_head_dim=raw.get("extra_heads_dim", 6),
+            conditions=_conditions(raw, where),
         )
     except KeyError as error:
         raise CheckpointError(f"{where}: the key {error} is missing") from error
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from error
+
+
+def _conditions(raw: Mapping[str, Any], where: str) -> tuple[ConditionConfig, ...]:
+    conditioners, fuser = raw.get("conditioners") or {}, raw.get("fuser") or {}
+    conditions = tuple(_condition(name, each, f"{where}: conditioners.{name}") for name, each in conditioners.items())
+    for kind, names in fuser.items():
+        if kind != FUSED and kind not in FUSED_BESIDE and names:
+            raise CheckpointError(f"{where}: fuser.{kind} = {names!r} is not supported, only {FUSED!r}")
+    fused = fuser.get(FUSED) or []
+    if set(fused) != set(conditioners):
+        raise CheckpointError(f"{where}: fuser.{FUSED} = {fused!r} must name all conditioners, {sorted(conditioners)}")
+    return conditions
+
+
+def _condition(name: str, raw: object, where: str) -> ConditionConfig:
+    kind, lut = (raw.get("type"), raw.get("lut")) if isinstance(raw, Mapping) else (None, None)
+    if kind != "lut" or not isinstance(lut, Mapping):
+        raise CheckpointError(f"{where}: type = {kind!r} is not supported, only 'lut' with its settings under 'lut'")
+    for key, value in lut.items():
+        if key not in LUT | set(LUT_FIXED):
+            raise CheckpointError(f"{where}.lut: unknown key {key!r}")
+        if key in LUT_FIXED and value != LUT_FIXED[key]:
+            raise CheckpointError(f"{where}.lut.{key} = {value!r} is not supported, only {LUT_FIXED[key]!r}")
+    for key in ("n_bins", "dim", "tokenizer"):
+        if key not in lut:
+            raise CheckpointError(f"{where}.lut: the key {key!r} is missing")
+    values = lut.get("possible_values")
+    return ConditionConfig(
+        name=name, bins=lut["n_bins"], dim=lut["dim"], values=None if values is None else tuple(values)
+    )
+
+
+def is_hibiki(config: MoshiConfig) -> bool:
+    """Whether the model has Hibiki's condition: how alike the translation's voice is."""
+    values = {condition.name: condition.values or () for condition in config.conditions}
+    return set(HIBIKI.values()) <= set(values.get("description", ()))
 
 
 def _depth(raw: Mapping[str, Any], where: str) -> DepthConfig:
@@ -208,7 +249,7 @@ def to_kyutai(config: MoshiConfig) -> dict[str, Any]:
     scale = next(s for s in (wide / t.dim, (wide + 0.5) / t.dim) if int(s * t.dim) == wide)
     raw = {
         **SEVEN_B,
-        "model_type": "personaplex" if c.depth_steps > c.own_codebooks else "moshi",
+        "model_type": _model_type(c),
         "dim": t.dim,
         "text_card": c.text_vocab,
         "text_card_out": c.text_vocab_out,
@@ -230,7 +271,23 @@ def to_kyutai(config: MoshiConfig) -> dict[str, Any]:
         "extra_heads_num_heads": c.extra_heads,
         "extra_heads_dim": c.extra_head_dim,
     }
+    if c.conditions:
+        raw["conditioners"] = {condition.name: _to_lut(condition) for condition in c.conditions}
+        raw["fuser"] = {FUSED: [condition.name for condition in c.conditions]}
     return raw if c.depth is None else {**raw, **_to_kyutai_depth(c.depth)}
+
+
+def _model_type(config: MoshiConfig) -> str:
+    if config.depth_steps > config.own_codebooks:
+        return "personaplex"
+    return "hibiki" if is_hibiki(config) else "moshi"
+
+
+def _to_lut(condition: ConditionConfig) -> dict[str, Any]:
+    lut: dict[str, Any] = {"n_bins": condition.bins, "dim": condition.dim, "tokenizer": LUT_FIXED["tokenizer"]}
+    if condition.values is not None:
+        lut["possible_values"] = list(condition.values)
+    return {"type": "lut", "lut": lut}
 
 
 def _to_kyutai_depth(depth: DepthConfig) -> dict[str, Any]:

@@ -31,6 +31,10 @@ class Pieces:
         """Whether it stands for text."""
         return 0 <= token < len(self._pieces) and token not in self._silent
 
+    def begins(self, token: int) -> bool:
+        """Whether a word begins with it."""
+        return self.speaks(token) and self._pieces[token].startswith(b" ")
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing is added."""
         return self._encode(text)
