@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -78,6 +79,17 @@ def test_the_export_is_a_model_that_runs(folder, whole):
     saved = torch.load(whole / "checkpoints" / "step-000000008.pt", weights_only=True)["ema"]
     tensors = open_model(whole / "export").tensors("moshi.safetensors")
     assert torch.equal(tensors["text_head.weight"], saved["text_head.weight"])
+
+
+def test_the_export_keeps_how_the_start_is_told_what_to_do(folder, whole, tmp_path):
+    start = tmp_path / "start"
+    shutil.copytree(whole / "export", start)
+    written = json.loads((start / "config.json").read_text())
+    chosen = {"conditions": {"mood": "good"}, "against": {"mood": "bad"}, "guidance": 3.0, "seed": 4, "dtype": "int8"}
+    (start / "config.json").write_text(json.dumps({**written, "model": {**written["model"], **chosen}}))
+    task = duplex_task(folder, start=str(start), codec="").make()
+    task.export(task.build(), tmp_path / "export")
+    assert open_model(tmp_path / "export").model == {**written["model"], **chosen, "dtype": "bfloat16"}
 
 
 @pytest.fixture

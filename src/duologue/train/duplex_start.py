@@ -24,7 +24,6 @@ from duologue.codecs.mimi_weights import load_mimi, mimi_from_tensors
 from duologue.codecs.text import load_tokenizer
 from duologue.errors import ConfigError, TrainError
 from duologue.models.moshi.config import DepthConfig, MoshiConfig
-from duologue.models.moshi.family import PromptConfig
 from duologue.models.moshi.loading import CODEC_FILE, MODEL_FILE, TEXT_FILES, FamilyConfig, silent
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import load_moshi, meta_model
@@ -60,7 +59,7 @@ class Beginning:
     tokenizer: bytes  # the file
     tokenizer_name: str
     encode: Callable[[str], list[int]]  # a word, or a text, to its pieces
-    prompt: PromptConfig | None = None  # how it takes instructions, where it does
+    family: FamilyConfig = field(default_factory=FamilyConfig)  # of `start`: how it takes instructions and conditions
 
 
 def begin(
@@ -124,7 +123,7 @@ def _from_folder(name: str, codec: str, acoustic_delay: int | None, dtype: torch
         encode = word_encoder(load_tokenizer(file))
     else:
         encode = load_pieces(file, silent=silent(language)).encode  # SentencePiece puts the space before a word itself
-    return Beginning(model, mimi, file.read_bytes(), TEXT_FILES[file.suffix != ".json"], encode, config.prompt)
+    return Beginning(model, mimi, file.read_bytes(), TEXT_FILES[file.suffix != ".json"], encode, config)
 
 
 def delays(own: int, heard: int, acoustic: int) -> tuple[int, ...]:

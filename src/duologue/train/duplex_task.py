@@ -13,7 +13,7 @@ import copy
 import functools
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ from duologue.checkpoints import save_model
 from duologue.codecs.mimi import Mimi
 from duologue.errors import ConfigError
 from duologue.models.moshi.config import MoshiConfig
-from duologue.models.moshi.family import PromptConfig
 from duologue.models.moshi.generation import Sampling
 from duologue.models.moshi.loading import FamilyConfig, folder_parts
 from duologue.models.moshi.model import MoshiModel
@@ -105,7 +104,7 @@ class _Sides:
     tokenizer: bytes
     tokenizer_name: str
     encode: Callable[[str], list[int]]
-    prompt: PromptConfig | None
+    family: FamilyConfig
 
 
 class _Conversing:
@@ -119,7 +118,7 @@ class _Conversing:
         c = self.config
         dtype = DTYPES[c.dtype] if c.rank else torch.float32
         made = begin(c.new, start=c.start, codec=c.codec, acoustic_delay=c.acoustic_delay, dtype=dtype)
-        self._kept = _Sides(made.model.config, made.mimi, made.tokenizer, made.tokenizer_name, made.encode, made.prompt)
+        self._kept = _Sides(made.model.config, made.mimi, made.tokenizer, made.tokenizer_name, made.encode, made.family)
         return made
 
     @property
@@ -248,8 +247,13 @@ class _Conversing:
         if any(True for _ in lora_layers(module)):
             module = copy.deepcopy(module)
             merge_lora(module)
-        config = FamilyConfig(
-            language_model=module.config, mimi=sides.mimi.config, sampling=self.config.sampling, prompt=sides.prompt
+        config = replace(
+            sides.family,
+            language_model=module.config,
+            mimi=sides.mimi.config,
+            sampling=self.config.sampling,
+            dtype=FamilyConfig.dtype,
+            device=FamilyConfig.device,
         )
         parts: dict[str, Any] = folder_parts(config, module, sides.mimi, Path(sides.tokenizer_name))
         save_model(folder, **{**parts, "files": {sides.tokenizer_name: sides.tokenizer}})
