@@ -64,7 +64,7 @@ def read(out: str = RUNS) -> TrainConfig:
         ),
         steps=400,
         optimizer=OptimizerConfig(lr=4e-4, betas=(0.9, 0.95), weight_decay=0.1, warmup=40, final=0.3),
-        precision="bf16",
+        precision="auto",
         eval_every=100,
         save_every=100,
         out=f"{out}/read",

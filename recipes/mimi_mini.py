@@ -80,7 +80,7 @@ def spectra(out: str = RUNS) -> TrainConfig:
         ),
         steps=4200,
         optimizer=OptimizerConfig(lr=8e-4, betas=(0.5, 0.9), weight_decay=0.01, warmup=100, final=0.2),
-        precision="bf16",
+        precision="auto",
         eval_every=300,
         save_every=300,
         ema=0.99,

@@ -49,7 +49,7 @@ def listen(out: str = RUNS) -> TrainConfig:
         optimizer=OptimizerConfig(
             lr=3e-5, betas=(0.9, 0.98), weight_decay=0.01, warmup=60, final=0.02, rates=(("whisper.encoder.", 0.6),)
         ),
-        precision="bf16",
+        precision="auto",
         eval_every=200,
         best_metric="wer_all",
         save_every=100,
@@ -129,7 +129,7 @@ def speech(out: str = RUNS) -> TrainConfig:
         optimizer=OptimizerConfig(
             lr=1.2e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup=100, schedule="linear", final=0.03
         ),
-        precision="bf16",
+        precision="auto",
         eval_every=200,
         best_metric="unit_error_rate",
         save_every=200,
@@ -144,7 +144,7 @@ def vocoder(out: str = RUNS) -> TrainConfig:
         task=VocoderTask(texts=(f"{out}/data/texts.txt",), cache=f"{out}/data/vocoder"),
         steps=4000,
         optimizer=OptimizerConfig(lr=1.5e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup=100, final=0.02),
-        precision="bf16",
+        precision="auto",
         eval_every=500,
         save_every=250,
         out=f"{out}/vocoder",

@@ -33,7 +33,7 @@ def ctc(out: str = RUNS) -> TrainConfig:
         optimizer=OptimizerConfig(
             lr=2e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup=100, schedule="linear", final=0.03
         ),
-        precision="bf16",
+        precision="auto",
         eval_every=400,
         best_metric="wer_all",
         save_every=200,

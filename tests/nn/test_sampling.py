@@ -1,6 +1,6 @@
 import torch
 
-from duologue.nn.sampling import draw, penalise, repeats, uniform
+from duologue.nn.sampling import draw, luck, penalise, repeats, uniform
 
 
 def drawn(
@@ -10,7 +10,8 @@ def drawn(
     size = noise or top_k
     noise_RN = uniform(torch.arange(count), torch.arange(size).expand(count, -1))
     of_R = torch.ones(count)
-    return draw(logits_V.expand(count, -1), temperature_R=of_R * temperature, top_k_R=of_R * top_k, noise_RN=noise_RN)
+    luck_RKN = luck(noise_RN[:, None], temperature_R=of_R * temperature, top_k_R=of_R * top_k)
+    return draw(logits_V.expand(count, -1), luck_RKN[:, 0], of_R > temperature * 1e6)
 
 
 def test_random_numbers_are_even_and_unlike_for_neighbours():

@@ -13,7 +13,7 @@ from train.toy import SCRIPT, ToyTask, exported, steps, toy_config
 
 from duologue import config as configs
 from duologue.errors import ConfigError, TrainError
-from duologue.train import TrainConfig, train
+from duologue.train import TrainConfig, loop, train
 from duologue.train.distributed import to_device
 from duologue.train.feed import feed
 from duologue.train.state import checkpoints
@@ -191,6 +191,14 @@ def test_bf16_trains_close_to_fp32_and_keeps_its_weights_in_float32(tmp_path):
     pairs = [(a["loss"], b["loss"]) for a, b in zip(steps(tmp_path / "fp32"), steps(tmp_path / "bf16"), strict=True)]
     assert all(a == pytest.approx(b, abs=0.05) for a, b in pairs) and any(a != b for a, b in pairs)
     assert exported(tmp_path / "bf16")["head.weight"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("there, same", [(True, "bf16"), (False, "fp32")])
+def test_precision_follows_the_machine_where_it_is_to(tmp_path, monkeypatch, there, same):
+    monkeypatch.setattr(loop, "multiplies_bf16", lambda device: there)
+    train(toy_config(tmp_path / "auto", precision="auto"))
+    train(toy_config(tmp_path / "named", precision=same))
+    assert steps(tmp_path / "auto") == steps(tmp_path / "named")
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path):

@@ -111,6 +111,21 @@ def test_a_stage_goes_on_from_the_codec_of_the_one_before(folder, whole):
         mimi_task(folder, start=str(whole / "export"), codec=CONFIG).make().build()
 
 
+def test_where_the_decoder_alone_learns_codes_keep_their_meaning(folder, whole, tmp_path):
+    changes = {"start": str(whole / "export"), "decoder_only": True, "ema": 0.0, "steps": 3}
+    train(mimi_config(folder, tmp_path, **changes))
+    before, after = exported(whole), exported(tmp_path)
+    assert before.keys() == after.keys()
+    kept = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert kept and kept < before.keys()
+    assert all((name in kept) == (not name.startswith(("decoder", "upsample"))) for name in before)
+    codes = [load_codec(out / "export") for out in (whole, tmp_path)]
+    made = [c.encode(speech(3), c.init_state(1).encoder, torch.ones(1, dtype=torch.bool)) for c in codes]
+    assert torch.equal(*made)
+    with pytest.raises(ConfigError, match="codes are to stay"):
+        mimi_task(folder, decoder_only=True)
+
+
 def test_it_learns_to_repeat_what_it_hears(folder, tmp_path):
     """On a few clips, by spectra alone."""
     train(mimi_config(folder, tmp_path, steps=60, eval_every=60, save_every=60, adversarial=0.0, matching=0.0))

@@ -104,7 +104,7 @@ class Int8Matrix(QuantMatrix):
 
         def product(x_MD: Tensor) -> Tensor:
             x_MD = x_MD.to(torch.bfloat16)
-            if odd or len(x_MD) >= EXPAND_FROM:
+            if odd or x_MD.shape[0] >= EXPAND_FROM:
                 return F.linear(x_MD, self.expanded(torch.bfloat16))
             # The kernel reads its arguments in aligned blocks, and crashes on others.
             return torch._weight_int8pack_mm(aligned(x_MD), int8, half_scale)

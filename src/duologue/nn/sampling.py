@@ -25,20 +25,29 @@ def _mixed(x: Tensor) -> Tensor:
     return x ^ (x >> 31 & 0x1FFFFFFFF)
 
 
-def draw(logits_RV: Tensor, *, temperature_R: Tensor, top_k_R: Tensor, noise_RN: Tensor) -> Tensor:
+def luck(noise_RKN: Tensor, *, temperature_R: Tensor, top_k_R: Tensor) -> Tensor:
+    """What is added to the N best scores of a draw before the best of them is taken, of K draws, [R, K, N].
+
+    Args:
+        noise_RKN: uniform numbers within (0, 1).
+        top_k_R: among so many best ones, at most N and at least 1.
+    """
+    luck_RKN = (-noise_RKN.log()).log().mul_(-temperature_R[:, None, None])
+    place_N = torch.arange(luck_RKN.shape[2], device=luck_RKN.device)
+    return luck_RKN.masked_fill_(place_N >= top_k_R[:, None, None], float("-inf"))
+
+
+def draw(logits_RV: Tensor, luck_RN: Tensor, greedy_R: Tensor | None = None) -> Tensor:
     """One token for every row, [R].
 
     Args:
-        temperature_R: 0 takes the best token.
-        top_k_R: among so many best ones, at most N and at least 1.
-        noise_RN: uniform numbers within (0, 1).
+        luck_RN: see `luck`.
+        greedy_R: bool: rows that take the best token; None: none of them.
     """
-    count = min(noise_RN.shape[1], logits_RV.shape[1])
-    best_RN, ids_RN = logits_RV.float().topk(count)
-    score_RN = best_RN / temperature_R.clamp_min(1e-5)[:, None] - (-noise_RN[:, :count].log()).log()
-    score_RN = score_RN.masked_fill(torch.arange(count, device=ids_RN.device) >= top_k_R[:, None], float("-inf"))
-    drawn_R = ids_RN.gather(1, score_RN.argmax(1, keepdim=True))[:, 0]
-    return torch.where(temperature_R > 0, drawn_R, logits_RV.argmax(1))
+    best_RN, ids_RN = logits_RV.float().topk(min(luck_RN.shape[1], logits_RV.shape[1]))
+    place_R1 = (best_RN + luck_RN[:, : best_RN.shape[1]]).argmax(1, keepdim=True)
+    drawn_R = ids_RN.gather(1, place_R1)[:, 0]
+    return drawn_R if greedy_R is None else torch.where(greedy_R, logits_RV.argmax(1), drawn_R)
 
 
 def penalise(logits_RV: Tensor, recent_RN: Tensor, penalty_R: Tensor) -> Tensor:

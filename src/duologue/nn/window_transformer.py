@@ -58,12 +58,17 @@ class RMSNorm(nn.RMSNorm):
     take away, and the variance is the mean square. A step of Moshi has ninety norms of one row.
     """
 
+    _twice: tuple[object, Tensor] | None = None  # the weight beside itself, and which weight that was
+
     def forward(self, x: Tensor) -> Tensor:
-        if self.eps is None or not x.is_cpu or x.dtype != self.weight.dtype or torch.is_grad_enabled():
+        weight = self.weight
+        if self.eps is None or not x.is_cpu or x.dtype != weight.dtype or torch.is_grad_enabled():
             return super().forward(x)
+        mark = weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version
+        if self._twice is None or self._twice[0] != mark:
+            self._twice = mark, torch.cat([weight, weight]).detach()
         dim = x.shape[-1]
-        weight = torch.cat([self.weight, self.weight])
-        both = F.layer_norm(torch.cat([x, -x], dim=-1), (2 * dim,), weight, None, self.eps)
+        both = torch.layer_norm(torch.cat([x, -x], dim=-1), (2 * dim,), self._twice[1], None, self.eps)
         return both[..., :dim].contiguous()
 
 
@@ -93,7 +98,8 @@ class WindowAttention(nn.Module):
         self.out = nn.Linear(config.dim, config.dim, bias=False)
 
     def forward(self, x_RTD: Tensor, cache: RingCache, layer: int, plan: RingPlan, turns: Tensor | None) -> Tensor:
-        qkv = self.qkv(x_RTD).unflatten(-1, (-1, self.head_dim))
+        R, T, _ = x_RTD.shape
+        qkv = self.qkv(x_RTD).view(R, T, -1, self.head_dim)
         qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
         if turns is not None:
             qk = turn(qk, turns)

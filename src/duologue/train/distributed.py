@@ -98,6 +98,13 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return batch
 
 
+def multiplies_bf16(device: str) -> bool:
+    """Whether products of bfloat16 are faster there than of float32; on older CPUs they are made of those."""
+    if device != "cpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def _accelerator(*, cpu: bool, shard: bool) -> Any:
     try:
         from accelerate import Accelerator, DistributedDataParallelKwargs

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from duologue import config as configs
 from duologue.errors import ConfigError, TrainError
 from duologue.train import report
-from duologue.train.distributed import Processes, to_device
+from duologue.train.distributed import Processes, multiplies_bf16, to_device
 from duologue.train.feed import feed
 from duologue.train.host import machine, peak_memory, stop_signals
 from duologue.train.optim import Ema, OptimizerConfig, factor, make_optimizer, scale_and_clip, set_rate
@@ -83,7 +83,7 @@ class TrainConfig:
     steps: int  # updates of the weights
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     accumulation: int = 1  # micro-batches in a step, over all processes
-    precision: str = "fp32"  # or bf16: autocast, weights stay in float32
+    precision: str = "fp32"  # bf16: autocast, weights stay in float32; auto: that where the machine multiplies in it
     eval_every: int = 0  # steps; 0: at the end only
     eval_first: bool = False  # also before the first step
     save_every: int = 500  # steps
@@ -100,7 +100,7 @@ class TrainConfig:
     shard_layers: tuple[str, ...] = ("Block",)  # classes that FSDP gathers one at a time
 
     def __post_init__(self):
-        _one_of("precision", self.precision, ("fp32", "bf16"))
+        _one_of("precision", self.precision, ("fp32", "bf16", "auto"))
         _one_of("best_is", self.best_is, ("min", "max"))
         _one_of("device", self.device, ("auto", "cpu", "cuda"))
         for name in ("steps", "accumulation", "save_every", "keep", "log_every"):
@@ -308,7 +308,8 @@ class Run:
 
     def _autocast(self) -> torch.autocast:
         device = self.processes.device.type
-        return torch.autocast(device, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")
+        half = self.config.precision == "bf16" or (self.config.precision == "auto" and multiplies_bf16(device))
+        return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
 
     def _not_a_number(self, what: str, value: float) -> TrainError:
         config, state = self.config, self.state

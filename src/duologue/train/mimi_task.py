@@ -50,6 +50,7 @@ class MimiTask:
     cache: str = ""  # where the sounds and what the teacher heard are kept; empty: in the data folders
     codec: MimiConfig = field(default_factory=MimiConfig)
     start: str = ""  # a codec folder that the stage before exported; empty: from nothing
+    decoder_only: bool = False  # the codes stay what they mean: encoder and codebooks do not learn
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     rows: int = 16  # crops in a micro-batch
     frames: int = 150  # of a crop
@@ -71,6 +72,8 @@ class MimiTask:
                 f"MimiTask: need a codec of {codec_data.RATE} Hz whose frames are a multiple of {2 * STEP} samples, "
                 f"got {self.codec.sample_rate} Hz and frames of {self.codec.frame_samples}"
             )
+        if self.decoder_only and not self.start:
+            raise ConfigError("MimiTask: decoder_only needs the codec whose codes are to stay; set start")
         if not 0 <= self.judged <= self.frames:
             raise ConfigError(f"MimiTask: judged must be 0 to {self.frames} frames, got {self.judged}")
 
@@ -85,10 +88,13 @@ class Training(nn.Module):
     def __init__(self, config: MimiTask, mimi: Mimi, teacher_dim: int):
         super().__init__()
         shares = {"mel": config.mel, "adversarial": config.adversarial, "matching": config.matching}
-        self.mimi = mimi
+        self.mimi, self.decoder_only = mimi, config.decoder_only
         self.semantic_head = nn.Linear(config.codec.seanet.dim, teacher_dim)
         self.balance = Balance({name: share for name, share in shares.items() if share})
         self.discriminators = Discriminators(config.discriminators) if config.adversarial else None
+        if self.decoder_only:
+            for part in (mimi.encoder, mimi.quantizer, self.semantic_head):
+                part.requires_grad_(False)
 
     def code(self, audio_BN: Tensor) -> tuple[Tensor, Quantized]:
         """The sound of what the quantiser gives, and that."""
@@ -96,9 +102,15 @@ class Training(nn.Module):
         return decode_whole(self.mimi.decoder, quantized.x_BTD), quantized
 
     def quantize(self, audio_BN: Tensor) -> Quantized:
-        x_BTD = encode_whole(self.mimi.encoder, audio_BN)
-        with torch.autocast(x_BTD.device.type, enabled=False):
-            return self.mimi.quantizer(x_BTD, self.mimi.config.num_codebooks)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.decoder_only):
+            x_BTD = encode_whole(self.mimi.encoder, audio_BN)
+            with torch.autocast(x_BTD.device.type, enabled=False):
+                return self.mimi.quantizer(x_BTD, self.mimi.config.num_codebooks)
+
+    def train(self, mode: bool = True) -> Training:
+        super().train(mode)
+        self.mimi.quantizer.train(mode and not self.decoder_only)  # in training mode the codebooks move
+        return self
 
     def unlike_teacher(self, quantized: Quantized, taught_BTD: Tensor) -> Tensor:
         """Mean cosine distance of the first codebooks' guess from what the teacher hears, 0 to 2."""
@@ -154,7 +166,9 @@ class _Coding:
         losses, own = self._judge(module, batch.audio_BN, copy_BN)
         gradient_BN = module.balance(losses, copy_BN)
         semantic = module.unlike_teacher(quantized, batch.taught_BTD)
-        through = (sound_BN * gradient_BN).sum() + c.commitment * quantized.commitment + c.semantic * semantic
+        through = (sound_BN * gradient_BN).sum()
+        if not c.decoder_only:
+            through = through + c.commitment * quantized.commitment + c.semantic * semantic
         shown = sum(module.balance.shares[name] * value.detach() for name, value in losses.items())
         losses |= {"commitment": quantized.commitment, "semantic": semantic}
         if own is not None:

@@ -112,8 +112,9 @@ def test_instructions_change_what_is_said_in_their_slot_alone():
     pieces_of_work = sum(1 for _ in moshi.write(state, 1, "system", "be kind"))
     assert pieces_of_work == len("<system> be kind <system>") + 4
     said, plain = talk(moshi, state, audio_BN, ALL), talk(moshi, moshi.init_state(3), audio_BN, ALL)
-    assert torch.equal(said[0], plain[0]) and torch.equal(said[2], plain[2])
-    assert not torch.equal(said[1], plain[1])
+    for slot in (0, 2):  # alone in its step or not: sums may round otherwise
+        torch.testing.assert_close(said[slot], plain[slot], atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(said[1], plain[1], atol=1e-2)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_no_number_is_looked_at():
         z_BD = step.temporal(torch.zeros(slots, 1 + config.codebooks, dtype=torch.int64), cache, live_B, keys=8)
         ids_B = torch.zeros(slots, dtype=torch.int64)
         given_BK = ids_B[:, None].expand(-1, own)
-        codes_BK = step.depth(z_BD, ids_B, given_BK, torch.ones(slots), ids_B, torch.ones(slots, own, 5))
+        codes_BK = step.depth(z_BD, ids_B, given_BK, torch.ones(slots, own, 5), live_B)
     assert z_BD.shape == (slots, config.temporal.dim) and codes_BK.shape == (slots, own)
 
 

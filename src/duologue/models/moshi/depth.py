@@ -63,8 +63,8 @@ class DepthBlock(nn.Module):
             kept_NHSD: keys, then values of the frame's steps before; this one's are written there.
         """
         one: Any = self.sets[self.weight_of[step]]
-        kept = kept_NHSD.dtype
-        qkv_NHD = one.qkv(self.attention_norm(x_ND)).to(kept).unflatten(1, (self.heads + 2 * self.key_heads, -1))
+        qkv_ND = one.qkv(self.attention_norm(x_ND)).to(kept_NHSD.dtype)
+        qkv_NHD = qkv_ND.view(len(x_ND), self.heads + 2 * self.key_heads, -1)
         kept_NHSD[:, :, step] = qkv_NHD[:, self.heads :]
         k, v = kept_NHSD[:, :, : step + 1].chunk(2, dim=1)
         mixed_NSD = attend(qkv_NHD[:, : self.heads, None], k, v)

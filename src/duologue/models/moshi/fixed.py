@@ -22,11 +22,10 @@ _KEYS = 256  # steps of the shortest length that is looked at; each next one is 
 
 @dataclass(frozen=True)
 class AudioDraws:
-    """How rows draw their codebooks, N candidates each; see `nn.sampling.draw`."""
+    """How rows draw their codebooks, N candidates each; see `nn.sampling`."""
 
-    temperature_R: Tensor
-    top_k_R: Tensor
-    noise_RKN: Tensor
+    luck_RKN: Tensor
+    greedy_R: Tensor
 
 
 class FixedStep:
@@ -56,11 +55,8 @@ class FixedStep:
         Args:
             given_RK: the codebooks, UNGENERATED where they are to be drawn.
         """
-        inputs = [
-            _spread(value, rows_R, slots)
-            for value in (z_RD, text_R, given_RK, draws.temperature_R, draws.top_k_R, draws.noise_RKN)
-        ]
-        key = ("say", slots, draws.noise_RKN.shape[2])
+        inputs = [_spread(value, rows_R, slots) for value in (z_RD, text_R, given_RK, draws.luck_RKN, draws.greedy_R)]
+        key = ("say", slots, draws.luck_RKN.shape[2])
         (codes_BK,) = self._graphs.run(key, lambda *values: (self.depth(*values),), inputs, idle=inputs)
         return codes_BK[rows_R]
 
@@ -68,14 +64,12 @@ class FixedStep:
         """One step of all slots, [B, D]."""
         return self.model.norm(self.model.transformer.step(self.model.embed(input_BK), cache, live_B, keys=keys))
 
-    def depth(
-        self, z_BD: Tensor, text_B: Tensor, given_BK: Tensor, temperature_B: Tensor, top_k_B: Tensor, noise_BKN: Tensor
-    ) -> Tensor:
+    def depth(self, z_BD: Tensor, text_B: Tensor, given_BK: Tensor, luck_BKN: Tensor, greedy_B: Tensor) -> Tensor:
         """One frame of all slots, [B, own_codebooks]."""
         assert self.model.depth is not None
 
         def choose(step: int, scores_BV: Tensor) -> Tensor:
-            drawn_B = draw(scores_BV, temperature_R=temperature_B, top_k_R=top_k_B, noise_RN=noise_BKN[:, step])
+            drawn_B = draw(scores_BV, luck_BKN[:, step], greedy_B)
             return torch.where(given_BK[:, step] == UNGENERATED, drawn_B, given_BK[:, step])
 
         return self.model.depth.generate(z_BD, text_B, given_BK.shape[1], choose)

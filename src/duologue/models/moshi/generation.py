@@ -19,7 +19,7 @@ from duologue.models.moshi.guidance import Pairs, apply_conditions, with_second_
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.script import Script, follow, init_script
 from duologue.nn.ring import RingCache
-from duologue.nn.sampling import draw, penalise, uniform
+from duologue.nn.sampling import draw, luck, penalise, uniform
 from duologue.streaming.state import State
 
 REMEMBERED = 64  # text tokens that the repetition penalty can look back at
@@ -267,9 +267,9 @@ class _Draws:
     def of_audio(self) -> AudioDraws:
         """How the codebooks are drawn."""
         if not self.audio.greedy:
-            return AudioDraws(self.audio.temperature_R, self.audio.top_k_R, self.audio.noise_RKN)
-        half_RKN = torch.full((len(self.rows_R), self._own, 1), 0.5, device=self.rows_R.device)
-        return AudioDraws(torch.zeros_like(half_RKN[:, 0, 0]), torch.ones_like(self.rows_R), half_RKN)
+            return AudioDraws(self.audio.luck_RKN, self.audio.greedy_R)
+        luck_RK1 = torch.zeros(len(self.rows_R), self._own, 1, device=self.rows_R.device)
+        return AudioDraws(luck_RK1, self.audio.greedy_R)
 
     def directed(self, text_R: Tensor, free_R: Tensor) -> Tensor:
         """The text, or what is to be said instead; `free_R`: it was drawn."""
@@ -282,20 +282,22 @@ class _Kind:
     def __init__(
         self, temperature_R: Tensor, top_k_R: Tensor, seed_R: Tensor, place_R: Tensor, *, tokens: int, streams: int
     ):
-        self.greedy = not streams or not bool((temperature_R > 0).any())
+        self.greedy_R = temperature_R <= 0
+        self.greedy = not streams or bool(self.greedy_R.all())
         if self.greedy:
             return
-        self.temperature_R, self.top_k_R = temperature_R, torch.where(top_k_R < 1, tokens, top_k_R)
-        count = min(int(self.top_k_R.max()), tokens)
+        self._some_greedy_R = self.greedy_R if bool(self.greedy_R.any()) else None
+        top_k_R = torch.where(top_k_R < 1, tokens, top_k_R)
+        count = min(int(top_k_R.max()), tokens)
         stream_K1 = torch.arange(0, streams * tokens, tokens, device=seed_R.device)[:, None]
         place_KN = stream_K1 + torch.arange(count, device=seed_R.device)
-        self.noise_RKN = uniform(seed_R, place_R[:, None] + place_KN.flatten()).unflatten(1, (streams, count))
+        noise_RKN = uniform(seed_R, place_R[:, None] + place_KN.flatten()).unflatten(1, (streams, count))
+        self.luck_RKN = luck(noise_RKN, temperature_R=temperature_R, top_k_R=top_k_R)
 
     def take(self, stream: int, scores_RV: Tensor) -> Tensor:
         if self.greedy:
             return scores_RV.argmax(1)
-        noise_RN = self.noise_RKN[:, stream]
-        return draw(scores_RV, temperature_R=self.temperature_R, top_k_R=self.top_k_R, noise_RN=noise_RN)
+        return draw(scores_RV, self.luck_RKN[:, stream], self._some_greedy_R)
 
 
 def _put(columns_RKC: Tensor, column_RK: Tensor, values_RK: Tensor) -> None:

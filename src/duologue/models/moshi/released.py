@@ -27,7 +27,7 @@ from duologue.models.weights import Entry, Shards, Table, fill, refuse, to_ours,
 from duologue.nn.quant import quantize, shape_like
 
 WEIGHTS = ("model.safetensors", "model.q8.safetensors")
-LARGE = 900_000  # numbers of a matrix from which a product of integers takes less time than its preparation
+LARGE = 4_000_000  # numbers of a matrix from which a product of integers takes less time than its preparation
 VECTORS = (".alpha", ".learnt_padding")  # that are [1, 1, D] in their files
 PRECISE = "conditions."  # what stays as it is, float32, in a model of another type: as theirs does
 COPIED = 8  # steps of Moshi's depth transformer, from which PersonaPlex takes those that its file lacks
