@@ -1,12 +1,13 @@
-"""A small Mimi from nothing in three hours on two cores: its speech, its two stages, and the codec folder.
+"""A small Mimi from nothing within three hours on two cores: its speech, its two stages, and the codec folder.
 
 duologue train mimi_mini --resume              # all of it; stopped and begun again, it goes on
 duologue eval mimi --model runs/mimi_mini/codec
 
 24 kHz, 12.5 frames a second, 8 codebooks of 1024: 1 kbit/s. First by spectra alone, which is quick and gets the words
-across; then with discriminators, which make it sound like a voice. The paper trains adversarially from the start and,
-in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 8,600 steps of 6 crops
-of 2 s. Where the sizes come from: docs/training.md.
+across; then the decoder goes on with discriminators, which make it sound like a voice. The codes keep their meaning in
+that second stage, so that models which learn them need not wait for it. The paper trains all of it adversarially from
+the start and, in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 5,200
+steps of 6 crops of 2 s. Where the sizes come from: docs/training.md.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def data(out: str = RUNS) -> list[Work]:
 
 
 def spectra(out: str = RUNS) -> TrainConfig:
-    """An hour: words, pitch and voices, by distances of mel spectra."""
+    """Words, pitch and voices, by distances of mel spectra."""
     return TrainConfig(
         name="spectra",
         task=MimiTask(
@@ -78,7 +79,7 @@ def spectra(out: str = RUNS) -> TrainConfig:
             adversarial=0.0,
             matching=0.0,
         ),
-        steps=4200,
+        steps=2600,
         optimizer=OptimizerConfig(lr=8e-4, betas=(0.5, 0.9), weight_decay=0.01, warmup=100, final=0.2),
         precision="auto",
         eval_every=300,
@@ -89,7 +90,7 @@ def spectra(out: str = RUNS) -> TrainConfig:
 
 
 def voice(out: str = RUNS) -> TrainConfig:
-    """The other two hours: discriminators at three resolutions, which hear half of each crop."""
+    """The decoder alone, with discriminators at three resolutions, which hear half of each crop."""
     base = spectra(out)
     return replace(
         base,
@@ -97,13 +98,14 @@ def voice(out: str = RUNS) -> TrainConfig:
         task=replace(
             base.task,
             start=f"{out}/spectra/export",
+            decoder_only=True,
             mel=1.0,
             adversarial=3.0,
             matching=3.0,
             judged=12,
             discriminators=DiscriminatorConfig(windows=(2048, 512, 128), channels=16),
         ),
-        steps=4400,
+        steps=2600,
         optimizer=replace(base.optimizer, lr=4e-4, final=0.05, clip=0.0),
         out=f"{out}/voice",
     )
