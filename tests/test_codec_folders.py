@@ -31,6 +31,17 @@ def test_a_codec_comes_back_as_it_was_saved(folder):
     assert torch.equal(*codes) and (path / "MODEL_CARD.md").is_file()
 
 
+def test_half_the_size_keeps_the_codebooks_whole(folder, tmp_path):
+    path, mimi = folder
+    half = save_codec(mimi, tmp_path / "half", half=True)
+    back, own = load_codec(half).state_dict(), mimi.state_dict()
+    for name, value in own.items():
+        rounded = value if ".codebooks." in name else value.half().float()
+        assert torch.equal(back[name], rounded), name
+    sizes = [(each / "mimi.safetensors").stat().st_size for each in (path, half)]
+    assert sizes[1] < 0.75 * sizes[0]
+
+
 def test_its_weight_file_is_of_the_released_layout(folder):
     path, mimi = folder
     alone = load_mimi(path / "mimi.safetensors", CONFIG)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from duologue import config
 from duologue.checkpoints.folders import open_model, save_model
 from duologue.codecs.mimi import Mimi, MimiConfig
@@ -18,13 +20,20 @@ FAMILY = "mimi"
 WEIGHTS = "mimi.safetensors"
 
 
-def save_codec(mimi: Mimi, folder: str | Path, *, card: str = "") -> Path:
+def save_codec(mimi: Mimi, folder: str | Path, *, card: str = "", half: bool = False) -> Path:
     """Writes a codec folder, whole or not at all.
 
+    Args:
+        half: everything but the codebooks in float16, for half the size.
     Raises:
         CheckpointError: it cannot be written.
     """
-    return save_model(folder, family=FAMILY, model=mimi.config, tensors={WEIGHTS: mimi_to_tensors(mimi)}, card=card)
+    tensors = mimi_to_tensors(mimi)
+    if half:
+        tensors = {
+            name: tensor if "_codebook." in name else tensor.to(torch.float16) for name, tensor in tensors.items()
+        }
+    return save_model(folder, family=FAMILY, model=mimi.config, tensors={WEIGHTS: tensors}, card=card)
 
 
 def load_codec(folder: str | Path) -> Mimi:

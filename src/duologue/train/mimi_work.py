@@ -101,7 +101,7 @@ class CodecStage:
         last = Path(self.stages[-1]) / "export"
         if not last.is_dir():
             raise TrainError(f"{last}: nothing is there. Run the stages of training to their end first.")
-        save_codec(load_codec(last), self.out, card="\n".join(self._card()) + "\n")
+        save_codec(load_codec(last), self.out, card="\n".join(self._card()) + "\n", half=True)
 
     def _card(self) -> Iterator[str]:
         yield from (f"# {Path(self.out).name}", "", "A Mimi trained from nothing by recipes/mimi_mini.py.", "")
