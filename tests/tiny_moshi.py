@@ -11,7 +11,7 @@ from moshi.models.loaders import get_condition_fuser, get_conditioner_provider
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import load_tensors, meta_model, stack_steps
 from duologue.models.moshi.released_config import SEVEN_B, from_kyutai
-from duologue.models.weights import fill
+from duologue.nn.weight_files import fill
 
 TINY = {
     **SEVEN_B,

@@ -14,9 +14,9 @@ from duologue.errors import CheckpointError, ConfigError
 from duologue.models.llama_omni import released
 from duologue.models.llama_omni.adapter import StackingAdapter
 from duologue.models.llama_omni.ctc_decoder import PaperUnitDecoder
-from duologue.models.weights import fill
 from duologue.nn.ctc import collapse, init_collapse
 from duologue.nn.transformer import Transformer
+from duologue.nn.weight_files import fill
 from duologue.vocoders.unit_vocoder import CodeGenerator
 
 

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 
 from duologue.errors import CheckpointError
-from duologue.models.weights import Entry, Shards, fill, to_ours, to_theirs, transformer_config
+from duologue.models.weights import Entry, to_ours, to_theirs, transformer_config
+from duologue.nn.weight_files import Shards, fill
 
 TABLE = [Entry("qkv", ("q", "", "v"), (2, 1, 3)), Entry("out", ("o",))]
 THEIRS = {"q": torch.ones(2, 2), "v": torch.full((3, 2), 2.0), "o": torch.eye(2)}

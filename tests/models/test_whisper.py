@@ -7,9 +7,10 @@ from transformers import WhisperForConditionalGeneration
 
 from duologue.errors import CheckpointError, ShapeError
 from duologue.models.llama_omni.released import load_whisper, load_whisper_encoder
-from duologue.models.weights import fill, to_ours, to_theirs
+from duologue.models.weights import to_ours, to_theirs
 from duologue.models.whisper import Whisper, WhisperEncoder
 from duologue.models.whisper_weights import encoder_table, whisper_config, whisper_ignore, whisper_table
+from duologue.nn.weight_files import fill
 
 TINY = {
     "vocab_size": 60,

@@ -7,10 +7,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from duologue.errors import CheckpointError, ConfigError
-from duologue.models.weights import fill, to_ours, transformer_config, transformer_ignore, transformer_table
+from duologue.models.weights import to_ours, transformer_config, transformer_ignore, transformer_table
 from duologue.nn.lora import LoraLinear, add_lora, export_peft, import_peft, lora_layers, merge_lora, without_lora
 from duologue.nn.quant import quantize
 from duologue.nn.transformer import Transformer, TransformerConfig
+from duologue.nn.weight_files import fill
 
 SMALL = TransformerConfig(vocab_size=48, dim=32, layers=2, heads=4, kv_heads=2, head_dim=8, ffn_dim=64)
 IDS = torch.arange(10).view(2, 5)

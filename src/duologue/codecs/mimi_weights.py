@@ -7,17 +7,17 @@ and rotary positions turn neighbouring channels (as kyutai's; transformers' turn
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from duologue.codecs.mimi import Mimi, MimiConfig
 from duologue.errors import CheckpointError
+from duologue.nn.weight_files import Shards, refuse
 
 LEGACY = {  # the last part of a codebook's names in older files
     "inited": "_initialized",
@@ -46,12 +46,7 @@ def load_mimi(path: Path, config: MimiConfig | None = None) -> Mimi:
     Raises:
         CheckpointError: no such file, not whole, or not a Mimi of this config (names the tensors).
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}). Fetch it again.") from error
-    return mimi_from_tensors(tensors, config or MimiConfig(), where=str(path))
+    return mimi_from_tensors(Shards(path), config or MimiConfig(), where=str(path))
 
 
 def save_mimi(mimi: Mimi, path: Path) -> None:
@@ -74,7 +69,7 @@ def mimi_from_tensors(tensors: Mapping[str, Tensor], config: MimiConfig, *, wher
     if not split:
         tensors = {_modern(name): tensor for name, tensor in tensors.items()}
     wanted = {name for entry in table for name in (entry.transformers if split else (entry.kyutai,))}
-    _refuse(wanted - set(tensors), set(tensors) - wanted, where)
+    refuse(wanted - set(tensors), set(tensors) - wanted, where)
     loaded = {}
     for entry in table:
         if split:
@@ -248,16 +243,3 @@ def _modern(name: str) -> str:
     """Today's name of one of kyutai's tensors."""
     base, dot, last = name.rpartition(".")
     return base + dot + LEGACY.get(last, last) if re.search(r"\._codebook$", base) else name
-
-
-def _refuse(missing: Iterable[str], unexpected: Iterable[str], where: str) -> None:
-    problems = [
-        f"{len(names)} tensors {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-        for what, names in (("missing", sorted(missing)), ("unexpected", sorted(unexpected)))
-        if names
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{where}: {'; '.join(problems)}. The file is not whole, or it is no Mimi of this shape and this number of "
-            "codebooks."
-        )

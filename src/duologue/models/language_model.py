@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 from duologue.codecs.text import TextCodec, load_tokenizer
 from duologue.errors import CheckpointError
 from duologue.models.gguf import read_llm
-from duologue.models.weights import Shards, fill, read_json, to_ours, transformer_config, transformer_ignore
+from duologue.models.weights import to_ours, transformer_config, transformer_ignore
 from duologue.models.weights import transformer_table as table_of
 from duologue.nn.transformer import Transformer
+from duologue.nn.weight_files import Shards, fill, read_json
 
 
 def read_language_model(path: Path, *, dtype: torch.dtype = torch.float32) -> tuple[Transformer, TextCodec]:

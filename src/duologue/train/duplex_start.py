@@ -29,8 +29,8 @@ from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import load_moshi, meta_model
 from duologue.models.moshi.released_family import read_release
 from duologue.models.moshi.text import load_pieces
-from duologue.models.weights import fill
 from duologue.nn.transformer import Transformer, TransformerConfig
+from duologue.nn.weight_files import fill
 from duologue.nn.window_transformer import WindowConfig
 from duologue.train.parts import find, load_language_model
 

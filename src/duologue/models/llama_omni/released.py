@@ -24,11 +24,8 @@ from duologue.models.llama_omni.adapter import StackingAdapter, StackingConfig
 from duologue.models.llama_omni.ctc_decoder import PaperUnitDecoder, PaperUnitDecoderConfig
 from duologue.models.weights import (
     Entry,
-    Shards,
     Table,
     blocks_table,
-    fill,
-    read_json,
     to_ours,
     transformer_config,
     transformer_ignore,
@@ -37,6 +34,7 @@ from duologue.models.weights import (
 from duologue.models.whisper import Whisper, WhisperConfig, WhisperEncoder
 from duologue.models.whisper_weights import encoder_table, whisper_config, whisper_ignore, whisper_table
 from duologue.nn.transformer import Transformer, TransformerConfig
+from duologue.nn.weight_files import Shards, fill, read_json
 from duologue.vocoders.unit_vocoder import CodeGenerator, CodeGeneratorConfig
 
 M = TypeVar("M", bound=nn.Module)

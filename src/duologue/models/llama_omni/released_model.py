@@ -31,9 +31,9 @@ from duologue.models.llama_omni.released import (
     prompt_ids,
     read_config,
 )
-from duologue.models.weights import read_json
 from duologue.models.whisper import WhisperEncoder
 from duologue.nn.quant import quantize
+from duologue.nn.weight_files import read_json
 
 PARTS = ("encoder", "adapter", "llm", "speech_decoder", "vocoder")
 VOCODER_FILE = "g_00500000"

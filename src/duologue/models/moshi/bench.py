@@ -19,8 +19,8 @@ from duologue.models.moshi.loading import BITS
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import load_tensors, meta_model, quantize_moshi, stack_steps
 from duologue.models.moshi.released_config import SEVEN_B, from_kyutai
-from duologue.models.weights import fill
 from duologue.nn.packed import pack_linears
+from duologue.nn.weight_files import fill
 
 SHAPE: dict[str, Any] = {
     **SEVEN_B,

@@ -25,10 +25,10 @@ from duologue.models.moshi.generation import Sampling
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import may_round, meta_model, quantize_moshi
 from duologue.models.moshi.text import Pieces, load_pieces
-from duologue.models.weights import fill
 from duologue.nn.packed import pack_linears
 from duologue.nn.quant import release, shape_like
 from duologue.nn.quant_matrix import QuantMatrix
+from duologue.nn.weight_files import fill
 
 MODEL_FILE, CODEC_FILE, TEXT_FILES = "moshi.safetensors", "mimi.safetensors", ("tokenizer.json", "tokenizer.model")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16, "int4": torch.bfloat16}

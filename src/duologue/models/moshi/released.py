@@ -23,8 +23,9 @@ from duologue.errors import CheckpointError
 from duologue.models.moshi.config import MoshiConfig
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released_config import from_kyutai, read_config, to_kyutai
-from duologue.models.weights import Entry, Shards, Table, fill, refuse, to_ours, to_theirs
+from duologue.models.weights import Entry, Table, to_ours, to_theirs
 from duologue.nn.quant import quantize, shape_like
+from duologue.nn.weight_files import Shards, fill, refuse
 
 WEIGHTS = ("model.safetensors", "model.q8.safetensors")
 LARGE = 4_000_000  # numbers of a matrix from which a product of integers takes less time than its preparation

@@ -8,7 +8,7 @@ from typing import Any
 
 from duologue.errors import CheckpointError, ConfigError
 from duologue.models.moshi.config import ConditionConfig, DepthConfig, MoshiConfig
-from duologue.models.weights import read_json
+from duologue.nn.weight_files import read_json
 from duologue.nn.window_transformer import WindowConfig
 
 SEVEN_B: dict[str, Any] = {

@@ -24,7 +24,7 @@ from duologue.models.moshi.loading import DTYPES, DType, FamilyConfig, assemble,
 from duologue.models.moshi.released import load_moshi
 from duologue.models.moshi.released_config import HIBIKI, from_kyutai, is_hibiki, read_config
 from duologue.models.moshi.text import load_pieces
-from duologue.models.weights import read_json
+from duologue.nn.weight_files import read_json
 
 CODEC_FILE, TEXT_FILE = "tokenizer-e351c8d8-checkpoint125.safetensors", "tokenizer_spm_32k_3.model"
 END = 2  # text id with which Hibiki ends a translation; read as padding, it goes on, as in the `moshi` package
