@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from tiny_mimi import CONFIG, speech
 from torch import Tensor
 from train import tiny
-from train.mortal import Dying
+from train.mortal import Dying, apart, as_program, run_of
 
 from duologue.data.manifest import Turn, encode_flac, write_shard
-from duologue.train import OptimizerConfig, TrainConfig, train
+from duologue.train import OptimizerConfig, TrainConfig
 from duologue.train.discriminators import DiscriminatorConfig
 from duologue.train.mimi_task import MimiTask, _Coding
 
@@ -71,24 +69,11 @@ class _Mortal(Dying, _Coding):
 
 
 def mimi_config(folder: Path, out: Path, *, kill_at: int = -1, **changes: Any) -> TrainConfig:
-    names = set(TrainConfig.__dataclass_fields__)
-    task = mimi_task(folder, **{key: value for key, value in changes.items() if key not in names})
+    of_task, of_run = apart(changes)
+    task = mimi_task(folder, **of_task)
     rates = (("discriminators.", 0.5),) if task.adversarial else ()
-    return TrainConfig(
-        name="codec",
-        task=Mortal(**{f.name: getattr(task, f.name) for f in dataclasses.fields(MimiTask)}, kill_at=kill_at),
-        **{
-            "steps": 8,
-            "optimizer": OptimizerConfig(lr=3e-3, betas=(0.5, 0.9), warmup=2, rates=rates),
-            "eval_every": 3,
-            "save_every": 3,
-            "log_every": 100,
-            "ema": 0.9,
-            "out": str(out),
-            "device": "cpu",
-            **{key: value for key, value in changes.items() if key in names},
-        },
-    )
+    optimizer = OptimizerConfig(lr=3e-3, betas=(0.5, 0.9), warmup=2, rates=rates)
+    return run_of("codec", task, Mortal, out, kill_at=kill_at, **{"optimizer": optimizer, **of_run})
 
 
 def exported(out: Path) -> dict[str, Tensor]:
@@ -96,7 +81,5 @@ def exported(out: Path) -> dict[str, Tensor]:
     return {**found, **load_file(out / "export" / "semantic_head.safetensors")}
 
 
-if __name__ == "__main__":  # python coding.py FOLDER OUT key=value ...
-    torch.set_num_threads(1)
-    values = {key: int(text) for key, text in (argument.split("=") for argument in sys.argv[3:])}
-    train(mimi_config(Path(sys.argv[1]), Path(sys.argv[2]), **values))
+if __name__ == "__main__":
+    as_program(mimi_config)

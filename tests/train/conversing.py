@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tiny_duplex import codec
 from train import tiny
-from train.mortal import Dying
+from train.mortal import Dying, apart, as_program, run_of
 
 from duologue.checkpoints.codecs import save_codec
 from duologue.data.dialogue.manifest import Conversation, encode_stereo, write_conversations
 from duologue.data.manifest import shard_name
 from duologue.models.moshi.config import DepthConfig
 from duologue.nn.window_transformer import WindowConfig
-from duologue.train import OptimizerConfig, TrainConfig, train
+from duologue.train import OptimizerConfig, TrainConfig
 from duologue.train.duplex_start import NewModel
 from duologue.train.duplex_task import DuplexTask, _Conversing
 
@@ -100,27 +98,11 @@ class _Mortal(Dying, _Conversing):
 
 
 def duplex_config(folder: Path, out: Path, *, kill_at: int = -1, **changes: Any) -> TrainConfig:
-    names = set(TrainConfig.__dataclass_fields__)
-    task = duplex_task(folder, **{key: value for key, value in changes.items() if key not in names})
-    return TrainConfig(
-        name="duplex",
-        task=Mortal(**{f.name: getattr(task, f.name) for f in dataclasses.fields(DuplexTask)}, kill_at=kill_at),
-        **{
-            "steps": 8,
-            "optimizer": OptimizerConfig(lr=3e-3, warmup=2, rates=(("depth.", 2.0),)),
-            "eval_every": 3,
-            "save_every": 3,
-            "log_every": 100,
-            "ema": 0.9,
-            "out": str(out),
-            "device": "cpu",
-            "shard_layers": ("WindowBlock", "DepthBlock"),
-            **{key: value for key, value in changes.items() if key in names},
-        },
-    )
+    of_task, of_run = apart(changes)
+    optimizer = OptimizerConfig(lr=3e-3, warmup=2, rates=(("depth.", 2.0),))
+    run = {"optimizer": optimizer, "shard_layers": ("WindowBlock", "DepthBlock"), **of_run}
+    return run_of("duplex", duplex_task(folder, **of_task), Mortal, out, kill_at=kill_at, **run)
 
 
-if __name__ == "__main__":  # python conversing.py FOLDER OUT key=value ...
-    torch.set_num_threads(1)
-    values = {key: int(text) for key, text in (argument.split("=") for argument in sys.argv[3:])}
-    train(duplex_config(Path(sys.argv[1]), Path(sys.argv[2]), **values))
+if __name__ == "__main__":
+    as_program(duplex_config)

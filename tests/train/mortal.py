@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from duologue.train import TrainConfig, train
 from duologue.train.state import checkpoints
+
+RUN = {"steps": 8, "eval_every": 3, "save_every": 3, "log_every": 100, "ema": 0.9, "device": "cpu"}
 
 
 class Dying:
@@ -25,6 +29,25 @@ class Dying:
             if number == self.config.kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
             yield batch
+
+
+def run_of(name: str, task: Any, mortal: type, out: Path, *, kill_at: int, **run: Any) -> TrainConfig:
+    """A short run of a task that may die. `mortal`: the task's class with a `kill_at` beside its fields."""
+    values = {field.name: getattr(task, field.name) for field in dataclasses.fields(task)}
+    return TrainConfig(name=name, task=mortal(**values, kill_at=kill_at), out=str(out), **{**RUN, **run})
+
+
+def apart(changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Changes of a task, and of the run."""
+    names = set(TrainConfig.__dataclass_fields__)
+    return tuple({k: v for k, v in changes.items() if (k in names) == of_run} for of_run in (False, True))  # type: ignore[return-value]
+
+
+def as_program(config: Callable[..., TrainConfig]) -> None:
+    """python THIS.py FOLDER OUT key=value ..."""
+    torch.set_num_threads(1)
+    values = {key: int(text) for key, text in (argument.split("=") for argument in sys.argv[3:])}
+    train(config(Path(sys.argv[1]), Path(sys.argv[2]), **values))
 
 
 def script(path: Path, *arguments: object, run: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
