@@ -141,9 +141,7 @@ def test_the_config_survives_json():
 def test_weights_that_do_not_fit_the_config_are_named(mimi, tmp_path):
     tensors = mimi_to_tensors(mimi)
     fewer = replace(CONFIG, quantizer=replace(CONFIG.quantizer, codebooks=6))
-    with pytest.raises(
-        CheckpointError, match=r"3 tensors unexpected: quantizer.rvq_rest.vq.layers.5.*another kind"
-    ):
+    with pytest.raises(CheckpointError, match=r"3 tensors unexpected: quantizer.rvq_rest.vq.layers.5.*another kind"):
         mimi_from_tensors(tensors, fewer, where="file")
     more = replace(CONFIG, quantizer=replace(CONFIG.quantizer, codebooks=8))
     with pytest.raises(CheckpointError, match=r"3 tensors missing: quantizer.rvq_rest.vq.layers.6"):

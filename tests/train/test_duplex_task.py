@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
@@ -27,7 +28,7 @@ from duologue.models.moshi.config import ZERO
 from duologue.models.moshi.generation import GREEDY
 from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import save_moshi
-from duologue.train import OptimizerConfig, train
+from duologue.train import OptimizerConfig, duplex_data, train
 from duologue.train.duplex_data import code
 from duologue.train.duplex_losses import tell
 from duologue.train.duplex_start import NewModel, begin, trimmed, window_config, word_encoder
@@ -97,6 +98,17 @@ def task(folder):
     made = duplex_task(folder).make()
     made.prepare()
     return made
+
+
+def test_what_is_coded_stays_of_use_when_the_decoder_learns_on(folder, task, monkeypatch):
+    mimi, talks = copy.deepcopy(task.sides.mimi), str(folder / "talks")
+    before = duplex_data.code_folder(talks, mimi, mixed=False)
+    monkeypatch.setattr(duplex_data, "code", None)  # nothing is coded again
+    with torch.no_grad():
+        for parameter in mimi.decoder.parameters():
+            parameter += 1
+    after = duplex_data.code_folder(talks, mimi, mixed=False)
+    assert torch.equal(before["talk-0"]["codes"], after["talk-0"]["codes"])
 
 
 def row_of(task, number=0, **options):

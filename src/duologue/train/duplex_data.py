@@ -15,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from duologue.codecs.mimi import Mimi
 from duologue.data.dialogue.manifest import Conversation, decode_stereo, read_conversations
@@ -42,8 +42,8 @@ def code_folder(folder: str, mimi: Mimi, *, mixed: bool, cache: str = "") -> Row
         mixed: one channel, the sum of both, instead of the assistant's and the user's.
         cache: where they are kept; empty: in the data folder.
     """
-    count = mimi.config.num_codebooks
-    name = f"{'mixed' if mixed else 'duplex'}-{count}-{fingerprint(mimi)}"
+    count, coding = mimi.config.num_codebooks, nn.ModuleList([mimi.encoder, mimi.quantizer])  # the decoder may change
+    name = f"{'mixed' if mixed else 'duplex'}-{count}-{fingerprint(coding)}"
     like = {"codes": torch.zeros(0, (1 if mixed else 2) * count, dtype=torch.int16)}
     return cached_shards(folder, name, lambda shard: _code_shard(shard, mimi, mixed), like=like, cache=cache)
 
