@@ -6,7 +6,7 @@ duologue eval mimi --model runs/mimi_mini/codec
 24 kHz, 12.5 frames a second, 8 codebooks of 1024: 1 kbit/s. First by spectra alone, which is quick and gets the words
 across; then the decoder goes on with discriminators, which make it sound like a voice. The codes keep their meaning in
 that second stage, so that models which learn them need not wait for it. The paper trains all of it adversarially from
-the start and, in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 5,200
+the start and, in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 4,900
 steps of 6 crops of 2 s. Where the sizes come from: docs/training.md.
 """
 
@@ -79,7 +79,7 @@ def spectra(out: str = RUNS) -> TrainConfig:
             adversarial=0.0,
             matching=0.0,
         ),
-        steps=2600,
+        steps=2300,
         optimizer=OptimizerConfig(lr=8e-4, betas=(0.5, 0.9), weight_decay=0.01, warmup=100, final=0.2),
         precision="auto",
         eval_every=300,
