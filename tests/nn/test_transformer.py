@@ -13,15 +13,9 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from duologue.models.weights import (
-    fill,
-    to_ours,
-    to_theirs,
-    transformer_config,
-    transformer_ignore,
-    transformer_table,
-)
+from duologue.models.weights import to_ours, to_theirs, transformer_config, transformer_ignore, transformer_table
 from duologue.nn.transformer import Transformer
+from duologue.nn.weight_files import fill
 
 SHAPE = {
     "vocab_size": 50,
