@@ -6,8 +6,8 @@ duologue eval mimi --model runs/mimi_mini/codec
 24 kHz, 12.5 frames a second, 8 codebooks of 1024: 1 kbit/s. First by spectra alone, which is quick and gets the words
 across; then the decoder goes on with discriminators, which make it sound like a voice. The codes keep their meaning in
 that second stage, so that models which learn them need not wait for it. The paper trains all of it adversarially from
-the start and, in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 4,900
-steps of 6 crops of 2 s. Where the sizes come from: docs/training.md.
+the start and, in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 16,600
+steps of 4 crops of 1.3 s. Where the sizes come from: docs/training.md.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ TEXTS = ("spoken_qa", "spoken_templates", "statements", "about_mini", "sampled")
 
 
 def codec() -> MimiConfig:
-    """10.5 million parameters, of which the transformers have 6.3 and cost little. They look back 1.6 s, less than a
+    """8.7 million parameters, of which the transformers have 6.3 and cost little. They look back 1.2 s, less than a
     crop is long, so that streams of any length are like what was trained on."""
     return MimiConfig(
         num_codebooks=8,
-        seanet=SeanetConfig(dim=256, filters=24),
-        transformer=replace(mimi_transformer(), dim=256, layers=4, heads=4, ffn_dim=1024, layer_scale=0.1, context=40),
-        quantizer=QuantizerConfig(dim=256, code_dim=128, codebook_size=1024, codebooks=8, decay=0.98, revive_below=0.2),
+        seanet=SeanetConfig(dim=256, filters=16),
+        transformer=replace(mimi_transformer(), dim=256, layers=4, heads=4, ffn_dim=1024, layer_scale=0.1, context=30),
+        quantizer=QuantizerConfig(dim=256, code_dim=128, codebook_size=1024, codebooks=8, decay=0.99, revive_below=0.2),
     )
 
 
@@ -72,18 +72,18 @@ def spectra(out: str = RUNS) -> TrainConfig:
             data=(f"{out}/data/speech", f"{out}/data/people"),
             shares=(0.75, 0.25),
             codec=codec(),
-            rows=6,
-            frames=25,
+            rows=4,
+            frames=16,
             mel=1.0,
             semantic=4.0,
             adversarial=0.0,
             matching=0.0,
         ),
-        steps=2300,
+        steps=14000,
         optimizer=OptimizerConfig(lr=8e-4, betas=(0.5, 0.9), weight_decay=0.01, warmup=100, final=0.2),
         precision="auto",
-        eval_every=300,
-        save_every=300,
+        eval_every=1000,
+        save_every=500,
         ema=0.99,
         out=f"{out}/spectra",
     )
@@ -102,7 +102,7 @@ def voice(out: str = RUNS) -> TrainConfig:
             mel=1.0,
             adversarial=3.0,
             matching=3.0,
-            judged=12,
+            judged=8,
             discriminators=DiscriminatorConfig(windows=(2048, 512, 128), channels=16),
         ),
         steps=2600,
