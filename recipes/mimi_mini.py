@@ -1,4 +1,6 @@
-"""A small Mimi from nothing within three hours on two cores: its speech, its two stages, and the codec folder.
+"""A small Mimi from nothing in about three hours on two cores: its speech, its two stages, and the codec folder.
+
+The hours are reckoned; it has not been run whole at these sizes yet (docs/log.md).
 
 duologue train mimi_mini --resume              # all of it; stopped and begun again, it goes on
 duologue eval mimi --model runs/mimi_mini/codec
