@@ -42,6 +42,13 @@ def duplex() -> DialogueConfig:
     )
 
 
+def closed() -> DialogueConfig:
+    """Short answers alone, to the same questions in every split: what a model learns here in hours is which of the
+    questions was asked, when it is its turn, and how its own answers sound."""
+    source = dataclasses.replace(_own("spoken-qa"), longest_answer=7)
+    return dataclasses.replace(duplex(), name="duplex-closed", sources=(source,), conversations=1200, closed=True)
+
+
 def small() -> DialogueConfig:
     """Each of the hand-written questions once."""
     return dataclasses.replace(duplex(), name="duplex-small", sources=(_own("spoken-qa"),), conversations=0)

@@ -30,7 +30,7 @@ RUNS = "runs/duplex_mini"
 CODEC = "runs/mimi_mini/codec"
 HERE = Path(__file__).parent
 TEXTS = tuple(str(HERE / "data" / f"{name}.jsonl") for name in ("statements", "sampled"))
-LAYERS = (*range(6), *range(24, 30))  # of SmolLM2's 30
+LAYERS = (*range(4), *range(26, 30))  # of SmolLM2's 30
 
 
 def new() -> NewModel:
@@ -39,15 +39,14 @@ def new() -> NewModel:
         llm="smollm2-135m-instruct",
         layers=LAYERS,
         pieces=8192,
-        depth=DepthConfig(steps=8, dim=256, layers=4, heads=4, ffn_dims=(704,) * 8),
+        depth=DepthConfig(steps=8, dim=256, layers=3, heads=4, ffn_dims=(704,) * 8),
         context=1500,
     )
 
 
 def talks(out: str = RUNS) -> DialogueStage:
-    """About 13 hours of the project's own questions and answers, many people asking."""
-    recipe = f"{HERE / 'data_duplex.py'}:duplex"
-    return DialogueStage(name="talks", recipe=recipe, out=f"{out}/data/talks", settings=("conversations=1600",))
+    """Many people asking some 250 questions that have short answers."""
+    return DialogueStage(name="talks", recipe=f"{HERE / 'data_duplex.py'}:closed", out=f"{out}/data/talks")
 
 
 def read(out: str = RUNS) -> TrainConfig:
@@ -72,7 +71,7 @@ def read(out: str = RUNS) -> TrainConfig:
 
 
 def one(out: str = RUNS) -> TrainConfig:
-    """One stream: both voices together, their words up to 0.6 s before or behind their sound, or none."""
+    """One stream: the assistant's voice, its words up to 0.6 s before or behind their sound, or none."""
     base = read(out)
     task = replace(
         base.task,
@@ -80,7 +79,7 @@ def one(out: str = RUNS) -> TrainConfig:
         new=NewModel(),
         codec="",
         data=(f"{out}/data/talks",),
-        streams="mixed",
+        streams="assistant",
         seconds=30.0,
         text_share=0.125,
         text_mask=0.3,

@@ -66,33 +66,59 @@ def data(out: str = RUNS) -> list[Work]:
     ]
 
 
-def spectra(out: str = RUNS) -> TrainConfig:
-    """Words, pitch and voices, by distances of mel spectra."""
+def sketch(out: str = RUNS) -> TrainConfig:
+    """Words, pitch and voices reach the quantiser, which lets all of it pass."""
     return TrainConfig(
-        name="spectra",
+        name="sketch",
         task=MimiTask(
             data=(f"{out}/data/speech", f"{out}/data/people"),
             shares=(0.75, 0.25),
             codec=codec(),
             rows=4,
             frames=16,
-            mel=1.0,
-            semantic=4.0,
             adversarial=0.0,
             matching=0.0,
+            sketch=1.0,
+            quantized=False,
         ),
-        steps=14000,
-        optimizer=OptimizerConfig(lr=8e-4, betas=(0.5, 0.9), weight_decay=0.01, warmup=100, final=0.2),
+        steps=6000,
+        optimizer=OptimizerConfig(lr=1e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup=100, final=0.5),
         precision="auto",
         eval_every=1000,
         save_every=500,
         ema=0.99,
+        out=f"{out}/sketch",
+    )
+
+
+def codes(out: str = RUNS) -> TrainConfig:
+    """The codebooks begin, and what is needed passes through them."""
+    base = sketch(out)
+    return replace(
+        base,
+        name="codes",
+        task=replace(base.task, start=f"{out}/sketch/export", quantized=True, commitment=0.25),
+        steps=8000,
+        optimizer=replace(base.optimizer, lr=6e-4, final=0.05),
+        out=f"{out}/codes",
+    )
+
+
+def spectra(out: str = RUNS) -> TrainConfig:
+    """The decoder alone learns to make sound of the codes, by distances of mel spectra."""
+    base = codes(out)
+    return replace(
+        base,
+        name="spectra",
+        task=replace(base.task, start=f"{out}/codes/export", decoder_only=True, mel=1.0, sketch=0.0),
+        steps=16000,
+        optimizer=OptimizerConfig(lr=8e-4, betas=(0.8, 0.95), weight_decay=0.01, warmup=100, final=0.2),
         out=f"{out}/spectra",
     )
 
 
 def voice(out: str = RUNS) -> TrainConfig:
-    """The decoder alone, with discriminators at three resolutions, which hear half of each crop."""
+    """It goes on with discriminators at three resolutions, which hear half of each crop."""
     base = spectra(out)
     return replace(
         base,
@@ -100,7 +126,6 @@ def voice(out: str = RUNS) -> TrainConfig:
         task=replace(
             base.task,
             start=f"{out}/spectra/export",
-            decoder_only=True,
             mel=1.0,
             adversarial=3.0,
             matching=3.0,
@@ -117,7 +142,7 @@ def model(out: str = RUNS) -> CodecStage:
     """The folder that `duologue eval mimi --model` takes."""
     return CodecStage(
         name="codec",
-        stages=(f"{out}/spectra", f"{out}/voice"),
+        stages=tuple(f"{out}/{name}" for name in ("sketch", "codes", "spectra", "voice")),
         data=(f"{out}/data/speech", f"{out}/data/people"),
         out=f"{out}/codec",
     )
@@ -125,4 +150,4 @@ def model(out: str = RUNS) -> CodecStage:
 
 def mimi_mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
-    return [*data(out), spectra(out), voice(out), model(out)]
+    return [*data(out), sketch(out), codes(out), spectra(out), voice(out), model(out)]

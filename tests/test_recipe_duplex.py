@@ -82,7 +82,7 @@ def test_the_conversations_are_those_of_the_data_recipe_without_voices_of_the_te
     talks = resolve(RECIPE, out="elsewhere")[0]
     talks.run()
     [(config, out)] = made
-    assert config.conversations == 1600 and out == Path("elsewhere/data/talks")
+    assert config.closed and out == Path("elsewhere/data/talks")
     assert not [voice.name for voice in config.voices if is_reserved(voice)]
 
 
@@ -90,7 +90,7 @@ def test_each_stage_goes_on_from_the_one_before():
     training = [stage for stage in resolve(RECIPE) if isinstance(stage, TrainConfig)]
     for before, after in itertools.pairwise(training):
         assert after.task.start == f"{before.folder}/export"
-    assert [stage.task.streams for stage in training[1:]] == ["mixed", "two", "two"]
+    assert [stage.task.streams for stage in training[1:]] == ["assistant", "two", "two"]
     live = training[-1].task
     assert live.ahead == (0.0, 0.0) and not live.text_mask and live.depth_share == 1 and not live.heard_as_own
     assert not any("heldout" in text or "closed" in text for stage in training for text in stage.task.texts)

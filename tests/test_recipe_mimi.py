@@ -46,13 +46,15 @@ def stages(out: Path) -> dict[str, object]:
 
 def test_the_recipe_makes_a_codec(tmp_path):
     found = stages(tmp_path)
-    assert list(found) == ["speech", "people", "spectra", "voice", "codec"]
+    assert list(found) == ["speech", "people", "sketch", "codes", "spectra", "voice", "codec"]
     tiny.save_whisper(tmp_path / "teacher")
     for name in ("speech", "people"):
         save_speech(tmp_path / "data" / name)
         (tmp_path / "data" / name / "done.json").write_text("{}")
-    results = [train(found[name]) for name in ("spectra", "voice")]
-    assert results[0].evaluation.keys() == {"mel", "semantic", "first", "others"}
+    results = [train(found[name]) for name in ("sketch", "codes", "spectra", "voice")]
+    measured = [result.evaluation.keys() for result in results]
+    assert measured[0] == {"sketch", "semantic"} and measured[1] == {"sketch", "semantic", "first", "others"}
+    assert measured[2] == measured[3] == {"mel", "semantic", "first", "others"}
     found["codec"].run()
     mimi = load_codec(tmp_path / "codec")
     assert mimi.config == TINY

@@ -142,3 +142,21 @@ def test_what_is_refused():
     for wrong in ({"quantize_rate": 1.5}, {"decay": 1.0}, {"semantic": 32}):
         with pytest.raises(ConfigError, match="QuantizerConfig"):
             QuantizerConfig(**wrong)
+
+
+def test_all_codebooks_begin_from_many_vectors_and_give_way_like_a_step():
+    torch.manual_seed(0)
+    quantizer, x_BTD = plain(), corners(400).view(4, 100, 4)
+    assert quantizer.begun(3) == [False] * 3
+    unquantized = quantizer.unquantized(x_BTD)
+    torch.testing.assert_close(unquantized.x_BTD, 2 * x_BTD)  # both parts pass all of it on
+    torch.testing.assert_close(unquantized.semantic_BTD, x_BTD)
+    assert unquantized.codes_BKT.shape == (4, 3, 100) and not unquantized.codes_BKT.any()
+    quantizer.begin(x_BTD, 3, step=16)
+    assert quantizer.begun(3) == [True] * 3
+    books = [quantizer.semantic.codebooks[0], *quantizer.acoustic.codebooks]
+    assert [float(book.usage.sum()) for book in books] == pytest.approx([16] * 3)
+    rest = [
+        x_BTD - part.decode(part.encode(x_BTD, n)) for part, n in ((quantizer.acoustic, 1), (quantizer.acoustic, 2))
+    ]
+    assert rest[1].square().mean() < rest[0].square().mean() < 0.2 * x_BTD.square().mean()

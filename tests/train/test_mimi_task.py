@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from tiny_mimi import CONFIG, speech
@@ -12,6 +14,8 @@ from train.toy import steps
 from duologue.checkpoints.codecs import load_codec
 from duologue.errors import ConfigError
 from duologue.train import train
+from duologue.train.mel_loss import FLOOR
+from duologue.train.sketch import Sketch
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +68,7 @@ def gradients(module, prefix):
 
 def test_codec_and_discriminators_learn_from_their_own_losses_alone(parts):
     task, module, batch = parts
-    copy_BN = module.code(batch.audio_BN)[0].detach().requires_grad_()
+    copy_BN = module.code(batch.audio_BN).sound_BN.detach().requires_grad_()
     losses, own = task._judge(module, batch.audio_BN, copy_BN)
     assert module.balance(losses, copy_BN).any()
     assert all(gradient is None for gradient in gradients(module, "").values())
@@ -124,6 +128,44 @@ def test_where_the_decoder_alone_learns_codes_keep_their_meaning(folder, whole, 
     assert torch.equal(*made)
     with pytest.raises(ConfigError, match="codes are to stay"):
         mimi_task(folder, decoder_only=True)
+
+
+SKETCHED = {"mel": 0.0, "adversarial": 0.0, "matching": 0.0, "sketch": 1.0}
+
+
+def test_codes_are_learnt_from_a_sketch_before_there_is_sound(folder, tmp_path):
+    """First with nothing quantised, then through codebooks that begin by k-means; the decoder's sound waits."""
+    names = ("sketch", "codes")
+    train(mimi_config(folder, tmp_path / names[0], quantized=False, steps=40, eval_every=40, **SKETCHED))
+    lines = steps(tmp_path / names[0])
+    first, last = (sum(line["sketch"] for line in some) for some in (lines[:5], lines[-5:]))
+    assert last < 0.9 * first and not any(line["revived"] for line in lines)
+    start = str(tmp_path / names[0] / "export")
+    assert not any(load_codec(start).quantizer.begun(3))
+    module = mimi_task(folder, start=start, **SKETCHED).make().build()
+    assert all(module.mimi.quantizer.begun(3)) and module.training
+    fresh = mimi_task(folder, **SKETCHED).make().build()
+    same = dict(fresh.sketch.named_parameters())
+    assert not any(torch.equal(p, same[name]) for name, p in module.sketch.named_parameters() if p.dim() > 1)
+    train(mimi_config(folder, tmp_path / names[1], start=start, steps=3, **SKETCHED))
+    before, after = exported(tmp_path / names[0]), exported(tmp_path / names[1])
+    moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
+    assert {"encoder", "quantizer", "decoder_transformer"} <= moved and "decoder" not in moved, moved
+
+
+def test_a_step_is_asked_for_the_windows_whose_middles_lie_in_it():
+    sketch = Sketch(8, step=960, rate=24_000)
+    click_BN = torch.zeros(1, 8 * 960)
+    click_BN[:, 4 * 960 + 480] = 0.5
+    faint_BTM = torch.full((1, 8 * 8, 64), math.log(FLOOR) + 0.1, requires_grad=True)
+    sketch._distance(faint_BTM, click_BN, 512, 120).backward()
+    too_faint = (faint_BTM.grad.unflatten(1, (8, 8)) < 0).any(-1).any(-1).flatten()
+    assert too_faint.nonzero().flatten().tolist() == [4]
+    assert float(sketch._distance(faint_BTM.detach(), torch.zeros(1, 8 * 960), 512, 120)) == pytest.approx(
+        0.1, abs=0.03
+    )
+    with pytest.raises(ConfigError, match="multiple of 480"):
+        Sketch(8, step=1000, rate=24_000)
 
 
 def test_it_learns_to_repeat_what_it_hears(folder, tmp_path):

@@ -114,6 +114,13 @@ class Codebook(nn.Module):
         self.total.copy_(from_first(means_VD) * hits_V[:, None])
         self.initialized.fill_(1)
 
+    @torch.no_grad()
+    def weigh(self, vectors: int) -> None:
+        """Makes what it has learnt weigh as much as steps of so many vectors do."""
+        scale = vectors / self.usage.sum()
+        self.usage.mul_(scale)
+        self.total.mul_(scale)
+
 
 class ResidualQuantizer(nn.Module):
     """Each codebook quantises what the ones before it left over, in a space of its own."""
@@ -146,6 +153,19 @@ class ResidualQuantizer(nn.Module):
         books = self.books(codes_BKT.shape[1])
         found = [book.vectors()[0][codes_BT] for book, codes_BT in zip(books, codes_BKT.unbind(1), strict=True)]
         return self.output(sum(found[1:], found[0]).to(self.output.weight.dtype))
+
+    @torch.no_grad()
+    def begin(self, x_BTD: Tensor, codebooks: int, step: int) -> None:
+        """`SplitQuantizer.begin` of its first codebooks."""
+        rest_ND = self.input(x_BTD).flatten(0, 1).float()
+        for book in self.books(codebooks):
+            book.begin(rest_ND)
+            rest_ND = rest_ND - book.vectors()[0][book.nearest(rest_ND)]
+            book.weigh(step)
+
+    def unquantized(self, x_BTD: Tensor) -> Tensor:
+        """What it gives where every vector is its own code."""
+        return self.output(self.input(x_BTD))
 
     def forward(self, x_BTD: Tensor, codebooks: int, quantized_B: Tensor) -> Quantized:
         """Quantises for training; in training mode the codebooks learn. At most one codebook begins in a step, as the
@@ -231,6 +251,28 @@ class SplitQuantizer(nn.Module):
             codes_BKT=torch.cat([part.codes_BKT for part in parts], dim=1),
             commitment=torch.stack([part.commitment for part in parts]).sum() / num_codebooks,
             revived=sum(part.revived for part in parts),
+        )
+
+    def begin(self, x_BTD: Tensor, num_codebooks: int, *, step: int) -> None:
+        """Sets the codebooks by k-means over many vectors, many times as many as there are codes.
+
+        Args:
+            step: vectors in a step of the training that follows; what was begun here fades as if such steps had made it
+        """
+        self.semantic.begin(x_BTD, self.config.semantic, step)
+        self.acoustic.begin(x_BTD, self._acoustic(num_codebooks), step)
+
+    def begun(self, num_codebooks: int) -> list[bool]:
+        """Which of the first codebooks mean something."""
+        books = [*self.semantic.books(self.config.semantic), *self.acoustic.books(self._acoustic(num_codebooks))]
+        return [bool(book.initialized) for book in books]
+
+    def unquantized(self, x_BTD: Tensor) -> Quantized:
+        """Both parts' projections and no codes (zeros stand for them): for a training whose codebooks begin later."""
+        semantic_BTD = self.semantic.unquantized(x_BTD)
+        codes_BKT = x_BTD.new_zeros(len(x_BTD), self.config.codebooks, x_BTD.shape[1], dtype=torch.int64)
+        return Quantized(
+            semantic_BTD + self.acoustic.unquantized(x_BTD), semantic_BTD, codes_BKT, x_BTD.new_zeros(()), 0
         )
 
     def _acoustic(self, num_codebooks: int) -> int:

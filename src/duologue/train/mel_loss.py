@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 80))  # (samples of a window, mel bands); windows overlap by 3/4
-FLOOR = 1e-5  # of an amplitude: what is fainter is silence
+FLOOR = 1e-4  # of an amplitude: what is fainter is silence; lower, most of the loss would be what pauses hiss like
 
 
 def mel_distance(a_BN: Tensor, b_BN: Tensor, *, rate: int = 24_000) -> Tensor:
@@ -25,10 +25,10 @@ def mel_distance(a_BN: Tensor, b_BN: Tensor, *, rate: int = 24_000) -> Tensor:
     return torch.stack(found).mean()
 
 
-def log_mel(audio_BN: Tensor, window: int, bands: int, rate: int) -> Tensor:
-    """Natural log of mel amplitudes, [B, bands, T]."""
+def log_mel(audio_BN: Tensor, window: int, bands: int, rate: int, hop: int | None = None) -> Tensor:
+    """Natural log of mel amplitudes, [B, bands, T]; a window every `hop` samples, a quarter of one if None."""
     shape = torch.hann_window(window, device=audio_BN.device)
-    spectrum = torch.stft(audio_BN, window, window // 4, window=shape, center=False, return_complex=True)
+    spectrum = torch.stft(audio_BN, window, hop or window // 4, window=shape, center=False, return_complex=True)
     power = torch.view_as_real(spectrum).square().sum(-1)
     amplitude = (power + FLOOR**2).sqrt() / shape.sum()  # a root has no gradient at 0
     return (mel_bands(bands, window, rate).to(audio_BN.device) @ amplitude + FLOOR).log()

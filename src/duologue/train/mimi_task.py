@@ -6,7 +6,9 @@ optimizer serves both, with a rate of its own for the names that begin with "dis
 
 Source: Defossez et al. 2024, arXiv:2410.00037, section 3.3. Not as there: the mean of the teacher's vectors is taken
 out and their spread evened, as a cosine would see little else; the loss of mel spectra may be used beside the
-adversarial ones (`mel=0` leaves it out, as the paper's last model does), which is what a short training needs.
+adversarial ones (`mel=0` leaves it out, as the paper's last model does); encoder and codebooks may learn from a sketch
+of the sound, at first with nothing quantised, before there is any sound (`sketch`, `quantized`). That is what a short
+training needs.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ from duologue.train.discriminators import DiscriminatorConfig, Discriminators, f
 from duologue.train.distributed import to_device
 from duologue.train.mel_loss import mel_distance
 from duologue.train.parts import load_part, save_part
-from duologue.train.whole_codec import decode_whole, encode_whole
+from duologue.train.sketch import Sketch
+from duologue.train.whole_codec import encode_whole, sound_whole, steps_whole
 
-SEMANTIC_HEAD = "semantic_head"  # the part that guesses the teacher's vectors, beside an exported codec
+SEMANTIC_HEAD, SKETCH = "semantic_head", "sketch"  # what guesses the teacher's vectors and the spectra, beside a codec
+PER_CODE = 20  # vectors for each code that begins by k-means
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,20 +55,26 @@ class MimiTask:
     codec: MimiConfig = field(default_factory=MimiConfig)
     start: str = ""  # a codec folder that the stage before exported; empty: from nothing
     decoder_only: bool = False  # the codes stay what they mean: encoder and codebooks do not learn
+    quantized: bool = True  # off: codebooks wait; the stage that starts from this one's codec begins them by k-means
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     rows: int = 16  # crops in a micro-batch
     frames: int = 150  # of a crop
     judged: int = 0  # frames of each crop that the discriminators hear; 0: all
-    mel: float = 0.0  # shares of the gradient at the codec's sound
+    mel: float = 0.0  # shares of the gradient at the codec's sound; all of them 0: none is made
     adversarial: float = 4.0
-    matching: float = 4.0  # of the discriminators' features
-    commitment: float = 1.0  # weights beside them
+    matching: float = 4.0  # of the discriminators' features; with adversarial
+    sketch: float = 0.0  # weights beside them
+    commitment: float = 1.0
     semantic: float = 1.0
     held_out: int = 48  # crops of the split dev
 
     def __post_init__(self):
-        if min(self.mel, self.adversarial, self.matching) < 0 or not self.mel + self.adversarial + self.matching:
-            raise ConfigError(f"MimiTask: mel, adversarial and matching need shares of 0 or more, one above 0: {self}")
+        weights = (self.mel, self.adversarial, self.matching, self.sketch)
+        if min(weights) < 0 or not any(weights):
+            raise ConfigError(
+                "MimiTask: mel, adversarial, matching and sketch need shares of 0 or more, one above 0, got "
+                + ", ".join(f"{weight:g}" for weight in weights)
+            )
         if bool(self.adversarial) != bool(self.matching):
             raise ConfigError("MimiTask: need shares for both adversarial and matching, or for none of them")
         if self.codec.sample_rate != codec_data.RATE or self.codec.frame_samples % (2 * STEP):
@@ -72,14 +82,31 @@ class MimiTask:
                 f"MimiTask: need a codec of {codec_data.RATE} Hz whose frames are a multiple of {2 * STEP} samples, "
                 f"got {self.codec.sample_rate} Hz and frames of {self.codec.frame_samples}"
             )
-        if self.decoder_only and not self.start:
-            raise ConfigError("MimiTask: decoder_only needs the codec whose codes are to stay; set start")
+        if self.decoder_only and not (self.start and self.quantized and self.makes_sound):
+            raise ConfigError(
+                "MimiTask: decoder_only needs the codec whose codes are to stay and a loss of its sound: set start "
+                "and mel or adversarial, and leave quantized on"
+            )
         if not 0 <= self.judged <= self.frames:
             raise ConfigError(f"MimiTask: judged must be 0 to {self.frames} frames, got {self.judged}")
+
+    @property
+    def makes_sound(self) -> bool:
+        """Whether SEANet's half of the decoder is at work."""
+        return bool(self.mel or self.adversarial)
 
     def make(self) -> _Coding:
         """The task."""
         return _Coding(self)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """What a batch became; what the task makes no use of is None."""
+
+    sound_BN: Tensor | None
+    quantized: Quantized
+    sketch: Tensor | None  # how far the guessed spectra are off
 
 
 class Training(nn.Module):
@@ -88,24 +115,39 @@ class Training(nn.Module):
     def __init__(self, config: MimiTask, mimi: Mimi, teacher_dim: int):
         super().__init__()
         shares = {"mel": config.mel, "adversarial": config.adversarial, "matching": config.matching}
-        self.mimi, self.decoder_only = mimi, config.decoder_only
+        self.mimi, self.decoder_only, self.quantized = mimi, config.decoder_only, config.quantized
+        self.makes_sound = config.makes_sound
         self.semantic_head = nn.Linear(config.codec.seanet.dim, teacher_dim)
         self.balance = Balance({name: share for name, share in shares.items() if share})
         self.discriminators = Discriminators(config.discriminators) if config.adversarial else None
+        step = config.codec.frame_samples // config.codec.resample
+        self.sketch = (
+            Sketch(config.codec.seanet.dim, step=step, rate=config.codec.sample_rate) if config.sketch else None
+        )
+        if not self.makes_sound:
+            mimi.decoder.seanet.requires_grad_(False)
         if self.decoder_only:
             for part in (mimi.encoder, mimi.quantizer, self.semantic_head):
                 part.requires_grad_(False)
 
-    def code(self, audio_BN: Tensor) -> tuple[Tensor, Quantized]:
-        """The sound of what the quantiser gives, and that."""
+    def code(self, audio_BN: Tensor) -> Coded:
+        """What comes out of the codec on its way back to the audio."""
         quantized = self.quantize(audio_BN)
-        return decode_whole(self.mimi.decoder, quantized.x_BTD), quantized
+        steps_BTD = steps_whole(self.mimi.decoder, quantized.x_BTD)
+        return Coded(
+            sound_BN=sound_whole(self.mimi.decoder, steps_BTD) if self.makes_sound else None,
+            quantized=quantized,
+            sketch=None if self.sketch is None else self.sketch(steps_BTD, audio_BN),
+        )
 
     def quantize(self, audio_BN: Tensor) -> Quantized:
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.decoder_only):
             x_BTD = encode_whole(self.mimi.encoder, audio_BN)
             with torch.autocast(x_BTD.device.type, enabled=False):
-                return self.mimi.quantizer(x_BTD, self.mimi.config.num_codebooks)
+                quantizer = self.mimi.quantizer
+                return (
+                    quantizer(x_BTD, self.mimi.config.num_codebooks) if self.quantized else quantizer.unquantized(x_BTD)
+                )
 
     def train(self, mode: bool = True) -> Training:
         super().train(mode)
@@ -153,29 +195,50 @@ class _Coding:
             raise ConfigError(f"MimiTask: {c.start} holds another codec than this stage's: {mimi.config}")
         module = Training(c, mimi, self._teacher.dim)
         load_part(module.semantic_head, SEMANTIC_HEAD, Path(c.start))
+        if module.sketch is not None and (Path(c.start) / f"{SKETCH}.json").is_file():
+            load_part(module.sketch, SKETCH, Path(c.start))
+        if c.quantized and not all(mimi.quantizer.begun(c.codec.num_codebooks)):
+            self._begin_codebooks(module.eval())
         return module.train()
+
+    @torch.no_grad()
+    def _begin_codebooks(self, module: Training) -> None:
+        """From crops of the training that no step will see."""
+        c = self.config
+        crops, rng = -(-PER_CODE * c.codec.quantizer.codebook_size // c.frames), np.random.default_rng(1)
+        batches = (self._data[0].batch(c.rows, c.frames, rng) for _ in range(-(-crops // c.rows)))
+        x_BTD = torch.cat([encode_whole(module.mimi.encoder, batch.audio_BN) for batch in batches])
+        module.mimi.quantizer.begin(x_BTD, c.codec.num_codebooks, step=c.rows * c.frames)
 
     def batches(self, seed: int, position: int) -> Iterator[Any]:
         return self._data[0].batches(self.config.rows, self.config.frames, seed=seed, position=position)
 
     def loss(self, module: nn.Module, batch: Crops) -> tuple[Tensor, dict[str, float | Tensor]]:
         assert isinstance(module, Training)
-        c = self.config
-        sound_BN, quantized = module.code(batch.audio_BN)
-        copy_BN = sound_BN.detach().requires_grad_()
-        losses, own = self._judge(module, batch.audio_BN, copy_BN)
-        gradient_BN = module.balance(losses, copy_BN)
+        c, coded = self.config, module.code(batch.audio_BN)
+        quantized = coded.quantized
         semantic = module.unlike_teacher(quantized, batch.taught_BTD)
-        through = (sound_BN * gradient_BN).sum()
+        losses: dict[str, Tensor] = {}
+        own, weighed, shown = None, list[Tensor](), list[Tensor]()
+        if coded.sound_BN is not None:
+            copy_BN = coded.sound_BN.detach().requires_grad_()
+            losses, own = self._judge(module, batch.audio_BN, copy_BN)
+            weighed.append((coded.sound_BN * module.balance(losses, copy_BN)).sum())
+            shown += [module.balance.shares[name] * value.detach() for name, value in losses.items()]
+        if coded.sketch is not None:
+            losses["sketch"] = coded.sketch
+            weighed.append(c.sketch * coded.sketch)
+            shown.append(weighed[-1].detach())
         if not c.decoder_only:
-            through = through + c.commitment * quantized.commitment + c.semantic * semantic
-        shown = sum(module.balance.shares[name] * value.detach() for name, value in losses.items())
-        losses |= {"commitment": quantized.commitment, "semantic": semantic}
+            weighed += [c.commitment * quantized.commitment, c.semantic * semantic]
         if own is not None:
-            losses["discriminators"], through = own, through + own
+            losses["discriminators"] = own
+            weighed.append(own)
+        losses |= {"commitment": quantized.commitment, "semantic": semantic}
         numbers: dict[str, float | Tensor] = {name: value.detach() for name, value in losses.items()}
         numbers |= {"revived": float(quantized.revived), "first": perplexity(quantized.codes_BKT[:, 0])}
-        return through - (through - shown).detach(), numbers  # its gradient, and a value that can be read
+        through = torch.stack(weighed).sum()
+        return through - (through - torch.stack(shown).sum()).detach(), numbers  # its gradient, and a value to be read
 
     def _judge(self, module: Training, real_BN: Tensor, copy_BN: Tensor) -> tuple[dict[str, Tensor], Tensor | None]:
         """The codec's losses of its sound, and the discriminators'."""
@@ -204,18 +267,24 @@ class _Coding:
         for begin in range(0, c.held_out, c.rows):
             rows = min(c.rows, c.held_out - begin)
             batch = to_device(self._data[1].batch(rows, c.frames, rng), device)
-            sound_BN, quantized = module.code(batch.audio_BN)
-            mel = float(mel_distance(sound_BN, batch.audio_BN))
-            found.append((rows * mel, rows * float(module.unlike_teacher(quantized, batch.taught_BTD))))
-            codes.append(quantized.codes_BKT.transpose(1, 2).flatten(0, 1))
-        mel, semantic = (sum(values) / c.held_out for values in zip(*found, strict=True))
+            coded = module.code(batch.audio_BN)
+            measured = {"semantic": module.unlike_teacher(coded.quantized, batch.taught_BTD)}
+            if coded.sound_BN is not None:
+                measured["mel"] = mel_distance(coded.sound_BN, batch.audio_BN)
+            if coded.sketch is not None:
+                measured["sketch"] = coded.sketch
+            found.append({name: rows / c.held_out * float(value) for name, value in measured.items()})
+            codes.append(coded.quantized.codes_BKT.transpose(1, 2).flatten(0, 1))
+        means = {name: sum(each[name] for each in found) for name in found[0]}
         used_K = [perplexity(codes_N) for codes_N in torch.cat(codes).unbind(1)]
-        return {"mel": mel, "semantic": semantic, "first": used_K[0], "others": float(np.mean(used_K[1:]))}
+        return means | ({"first": used_K[0], "others": float(np.mean(used_K[1:]))} if c.quantized else {})
 
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, Training)
         save_codec(module.mimi, folder)
         save_part(module.semantic_head, SEMANTIC_HEAD, folder, config=self.config.codec)
+        if module.sketch is not None:
+            save_part(module.sketch, SKETCH, folder, config=self.config.codec)
 
 
 def perplexity(codes: Tensor) -> float:

@@ -96,6 +96,26 @@ def test_a_question_keeps_to_one_split(tmp_path):
     assert not answers["train"] & answers["dev"] and not answers["train"] & answers["test"]
 
 
+def test_a_closed_set_is_asked_in_every_split(tmp_path):
+    config = recipe([pairs(tmp_path / "q.jsonl", 12)], conversations=40, dev=0.3, test=0.2, closed=True)
+    scripts = Texts(config).scripts()
+    answers = {
+        split: {line.text for s in scripts if s.split == split for line in s.lines if line.text.startswith("It is")}
+        for split in ("train", "dev", "test")
+    }
+    assert len(answers["train"]) == 12 and answers["train"] == answers["dev"] == answers["test"]
+    assert [sum(script.split == split for script in scripts) for split in ("train", "dev", "test")] == [20, 12, 8]
+
+
+def test_pairs_with_longer_answers_than_wanted_are_left_out(tmp_path):
+    rows = [("Who are you?", "I am mini."), ("And why is that?", "Because I was made here.")]
+    path = tmp_path / "q.jsonl"
+    path.write_text("\n".join(json.dumps({"question": q, "answer": a}) for q, a in rows))
+    source = DialogueSource(path=str(path), name="q", licence="CC0", kind="pairs", longest_answer=3)
+    texts = Texts(recipe([source]))
+    assert len(texts.scripts()) == 1 and texts.dropped == {"longer answer than wanted": 1}
+
+
 def test_answers_that_cannot_be_said_are_left_out(tmp_path):
     rows = [("What day is it?", "It is {weekday}."), ("Who are you?", "word " * 60), ("And why is that?", "Because.")]
     path = tmp_path / "q.jsonl"

@@ -147,6 +147,7 @@ class DialogueSource:
     kind: str = "dialogues"  # dialogues | pairs | synth
     split: str = ""  # train | dev | test; "": shared out by the text's hash, or as the data has it
     limit: int = 0  # most rows; 0: all
+    longest_answer: int = 0  # words, of pairs; rows with longer ones are left out; 0: all
 
     def __post_init__(self) -> None:
         if self.kind not in SOURCES:
@@ -168,6 +169,7 @@ class DialogueConfig:
     prompts: str = ""  # a folder that goes before data/prompts; dialogue.json has greetings, backchannels ...
     dev: float = 0.02  # share of the texts, where a source does not say
     test: float = 0.02
+    closed: bool = False  # the same questions in every split, which then differ in their voices alone
     # conversations made from questions and answers
     exchanges: tuple[int, int] = (2, 5)  # questions
     greeting_chance: float = 0.6

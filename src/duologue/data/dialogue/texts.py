@@ -140,6 +140,8 @@ class Texts:
                     self.dropped["answer with a placeholder"] += 1
                 elif not key or not low <= len(text.split()) <= high:
                     self.dropped["question or answer empty or too long"] += 1
+                elif source.longest_answer and len(text.split()) > source.longest_answer:
+                    self.dropped["longer answer than wanted"] += 1
                 elif key in seen:
                     self.dropped["question already there"] += 1
                 else:
@@ -150,9 +152,12 @@ class Texts:
     def _composed(self, pairs: list[_Pair], wanted: int) -> list[Script]:
         """Every question once before any is asked again; a conversation keeps to one split."""
         found: list[Script] = []
+        config = self.config
         for split in SPLITS[::-1]:  # what rounding leaves goes to train
-            own = [pair for pair in pairs if pair.split == split]
-            count = round(wanted * len(own) / max(len(pairs), 1)) if split != "train" else wanted - len(found)
+            own = [pair for pair in pairs if config.closed or pair.split == split]
+            share = {"dev": config.dev, "test": config.test}.get(split, 1.0)
+            share = share if config.closed else len(own) / max(len(pairs), 1)
+            count = round(wanted * share) if split != "train" else wanted - len(found)
             if own and (count or not wanted):
                 found += self._composed_of(own, split, max(count, 0))
         return found
