@@ -41,7 +41,9 @@ def codec() -> MimiConfig:
         num_codebooks=8,
         seanet=SeanetConfig(dim=256, filters=16),
         transformer=replace(mimi_transformer(), dim=256, layers=4, heads=4, ffn_dim=1024, layer_scale=0.1, context=30),
-        quantizer=QuantizerConfig(dim=256, code_dim=128, codebook_size=1024, codebooks=8, decay=0.99, revive_below=0.2),
+        quantizer=QuantizerConfig(
+            dim=256, code_dim=128, codebook_size=1024, codebooks=8, decay=0.995, revive_below=0.05
+        ),
     )
 
 
@@ -98,8 +100,8 @@ def codes(out: str = RUNS) -> TrainConfig:
         base,
         name="codes",
         task=replace(base.task, start=f"{out}/sketch/export", quantized=True, commitment=0.25),
-        steps=8000,
-        optimizer=replace(base.optimizer, lr=6e-4, final=0.05),
+        steps=3000,
+        optimizer=replace(base.optimizer, lr=4e-4, final=0.05),
         out=f"{out}/codes",
     )
 

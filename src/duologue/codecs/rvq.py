@@ -50,7 +50,7 @@ class Quantized:
     x_BTD: Tensor  # quantised where the batch row was chosen; gradients pass straight through
     semantic_BTD: Tensor  # the semantic part's share of it
     codes_BKT: Tensor
-    commitment: Tensor  # mean squared distance of what each codebook was given to what it gave, to be made small
+    commitment: Tensor  # mean squared distance of what a codebook was given to what it gave, in mean squares of all
     revived: int  # codes that began anew in this step
 
 
@@ -172,9 +172,10 @@ class ResidualQuantizer(nn.Module):
         k-means of the next one would see residues that the same batch made small.
 
         Returns:
-            Its commitment is a sum over the codebooks.
+            Its commitment is a sum over the codebooks, as a share of the mean square of what is quantised.
         """
         x_ND = self.input(x_BTD).flatten(0, 1).float()
+        size = x_ND.detach().square().mean().clamp(min=FLOOR)
         rest_ND, codes, commitment, revived, begun = x_ND, [], x_ND.new_zeros(()), 0, True
         for book in self.books(codebooks):
             was_begun = bool(book.initialized)
@@ -184,7 +185,7 @@ class ResidualQuantizer(nn.Module):
             codes_N = book.nearest(rest_ND.detach())
             given_ND = book.vectors()[0][codes_N]
             if bool(book.initialized):
-                commitment = commitment + F.mse_loss(rest_ND, given_ND)
+                commitment = commitment + F.mse_loss(rest_ND, given_ND) / size
                 revived += book.learn(rest_ND.detach(), codes_N) if self.training else 0
             rest_ND = rest_ND - given_ND
             codes.append(codes_N.view(x_BTD.shape[:2]))

@@ -89,10 +89,7 @@ def untrained(codec: Codec, speech: Sequence[tuple[Array, int]]) -> Codec:
         joined_N = np.concatenate([resample(audio, rate, codec.config.sample_rate) for audio, rate in speech])
         audio_1N = torch.from_numpy(joined_N[: len(joined_N) // frame * frame])[None]
         x_1TD = other.encoder(audio_1N, other.init_state(1).encoder, torch.ones(1, dtype=torch.bool))
-        other.quantizer.train()
-        for _ in range(codec.config.num_codebooks):  # one begins at a time
-            other.quantizer(x_1TD, codec.config.num_codebooks)
-        other.quantizer.eval()
+        other.quantizer.begin(x_1TD, codec.config.num_codebooks, step=x_1TD.shape[1])
     return other
 
 

@@ -37,6 +37,7 @@ from duologue.train.discriminators import DiscriminatorConfig, Discriminators, f
 from duologue.train.distributed import to_device
 from duologue.train.mel_loss import mel_distance
 from duologue.train.parts import load_part, save_part
+from duologue.train.progress import Bar
 from duologue.train.sketch import Sketch
 from duologue.train.whole_codec import encode_whole, sound_whole, steps_whole
 
@@ -207,7 +208,12 @@ class _Coding:
         c = self.config
         crops, rng = -(-PER_CODE * c.codec.quantizer.codebook_size // c.frames), np.random.default_rng(1)
         batches = (self._data[0].batch(c.rows, c.frames, rng) for _ in range(-(-crops // c.rows)))
-        x_BTD = torch.cat([encode_whole(module.mimi.encoder, batch.audio_BN) for batch in batches])
+        bar, found = Bar("codebooks", step=0, steps=crops, every=10 * c.rows), list[Tensor]()
+        for batch in batches:
+            found.append(encode_whole(module.mimi.encoder, batch.audio_BN))
+            bar.step({"step": min(crops, c.rows * len(found))})
+        bar.close()
+        x_BTD = torch.cat(found)
         module.mimi.quantizer.begin(x_BTD, c.codec.num_codebooks, step=c.rows * c.frames)
 
     def batches(self, seed: int, position: int) -> Iterator[Any]:
