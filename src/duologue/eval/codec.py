@@ -84,7 +84,7 @@ def untrained(codec: Codec, speech: Sequence[tuple[Array, int]]) -> Codec:
     """A codec of the same shape with random weights, its codebooks begun by k-means on the speech."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        other = type(codec)(codec.config)  # type: ignore[call-arg]
+        other: Any = type(codec)(codec.config).eval()  # type: ignore[call-arg, attr-defined]
         frame = codec.config.frame_samples
         joined_N = np.concatenate([resample(audio, rate, codec.config.sample_rate) for audio, rate in speech])
         audio_1N = torch.from_numpy(joined_N[: len(joined_N) // frame * frame])[None]

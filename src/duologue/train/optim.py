@@ -78,6 +78,7 @@ def make_optimizer(module: nn.Module, config: OptimizerConfig) -> torch.optim.Ad
         lr=config.lr,
         betas=config.betas,
         eps=config.eps,
+        fused=True,  # one pass over the memory
     )
 
 
@@ -95,7 +96,7 @@ def scale_and_clip(module: nn.Module, *, scale: float, clip: float) -> float:
     """
     trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
     gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
-    for gradient in gradients:
+    for gradient in gradients if scale != 1 else ():
         gradient.mul_(scale)
     norm = nn.utils.get_total_norm(gradients)
     norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # sharded: the parts together
