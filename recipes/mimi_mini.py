@@ -1,15 +1,15 @@
-"""A small Mimi from nothing in about three hours on two cores: its speech, its two stages, and the codec folder.
+"""A small Mimi from nothing in about three hours on two cores: its speech, its four stages, and the codec folder.
 
-The hours are reckoned; it has not been run whole at these sizes yet (docs/log.md).
+The packaged `mimi_mini` is what these made, without `voice`, which has not been run on it yet (docs/log.md).
 
 duologue train mimi_mini --resume              # all of it; stopped and begun again, it goes on
 duologue eval mimi --model runs/mimi_mini/codec
 
-24 kHz, 12.5 frames a second, 8 codebooks of 1024: 1 kbit/s. First by spectra alone, which is quick and gets the words
-across; then the decoder goes on with discriminators, which make it sound like a voice. The codes keep their meaning in
-that second stage, so that models which learn them need not wait for it. The paper trains all of it adversarially from
-the start and, in its best model, without the spectra, for 4 million steps of 128 crops of 12 s; here there are 16,600
-steps of 4 crops of 1.3 s. Where the sizes come from: docs/training.md.
+24 kHz, 12.5 frames a second, 8 codebooks of 1024: 1 kbit/s. The codes come first, from a sketch of the sound, which is
+quick; then the decoder learns to make sound of them by spectra, and at last goes on with discriminators, which make it
+sound like a voice. The codes keep their meaning from the second stage on, so that models which learn them need not wait
+for the others. The paper trains all of it adversarially from the start and, in its best model, without the spectra, for
+4 million steps of 128 crops of 12 s; here there are 21,800 steps of 4 crops of 1.3 s: docs/training.md.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def spectra(out: str = RUNS) -> TrainConfig:
         base,
         name="spectra",
         task=replace(base.task, start=f"{out}/codes/export", decoder_only=True, mel=1.0, sketch=0.0),
-        steps=16000,
+        steps=10200,
         optimizer=OptimizerConfig(lr=8e-4, betas=(0.8, 0.95), weight_decay=0.01, warmup=100, final=0.2),
         out=f"{out}/spectra",
     )
