@@ -9,7 +9,9 @@ import torch
 
 import duologue
 from duologue.audio.io import load
+from duologue.checkpoints import load_model
 from duologue.checkpoints.codecs import load_codec
+from duologue.errors import CheckpointError
 from duologue.eval.codec import bit_rate, through
 from duologue.train.mel_loss import mel_distance
 
@@ -31,6 +33,11 @@ def test_what_is_said_comes_back(mimi, hello):
     assert rate == 24_000 and bit_rate(mimi) == 1_000
     assert float(mel_distance(heard, said)) < 0.5 * float(mel_distance(torch.zeros_like(said), said))
     assert 0.5 < float(heard.std() / said.std()) < 2
+
+
+def test_it_is_no_model_to_talk_to():
+    with pytest.raises(CheckpointError, match="a codec, which holds no conversation"):
+        load_model("mimi_mini")
 
 
 def test_many_of_its_codes_are_in_use(mimi, hello):

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 
 from duologue import config
-from duologue.checkpoints.folders import open_model, save_model
+from duologue.checkpoints.folders import CODEC, open_model, save_model
 from duologue.codecs.mimi import Mimi, MimiConfig
 from duologue.codecs.mimi_weights import mimi_from_tensors, mimi_to_tensors
 
-FAMILY = "mimi"
 WEIGHTS = "mimi.safetensors"
 
 
@@ -33,7 +32,7 @@ def save_codec(mimi: Mimi, folder: str | Path, *, card: str = "", half: bool = F
         tensors = {
             name: tensor if "_codebook." in name else tensor.to(torch.float16) for name, tensor in tensors.items()
         }
-    return save_model(folder, family=FAMILY, model=mimi.config, tensors={WEIGHTS: tensors}, card=card)
+    return save_model(folder, family=CODEC, model=mimi.config, tensors={WEIGHTS: tensors}, card=card)
 
 
 def load_codec(folder: str | Path) -> Mimi:
@@ -44,6 +43,6 @@ def load_codec(folder: str | Path) -> Mimi:
         ConfigError: an unknown or missing key.
     """
     found = open_model(folder)
-    found.require_family(FAMILY)
+    found.require_family(CODEC)
     shape = config.from_dict(MimiConfig, found.model, where=f"{found.path}/config.json: model")
     return mimi_from_tensors(found.tensors(WEIGHTS), shape, where=str(found.path / WEIGHTS))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FORMAT = 1
+CODEC = "mimi"  # the family of a codec alone, which is no model to converse with
 _AGAIN = "get the model folder again"
 
 
@@ -192,6 +193,11 @@ def load_model(
     folder = open_model(name_or_dir)
     # late: the table brings every family's modules
     known = families if families is not None else importlib.import_module("duologue.models").FAMILIES
+    if folder.family == CODEC:
+        raise CheckpointError(
+            f"{folder.path}: a codec, which holds no conversation; choose a model such as 'mini'. A codec opens with "
+            "checkpoints.codecs.load_codec and measured with duologue eval mimi"
+        )
     if folder.family not in known:
         raise CheckpointError(
             f"{folder.path}: a model of the family {folder.family!r}, which this version does not know "
