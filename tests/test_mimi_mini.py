@@ -12,7 +12,7 @@ from duologue.audio.io import load
 from duologue.checkpoints import load_model
 from duologue.checkpoints.codecs import load_codec
 from duologue.errors import CheckpointError
-from duologue.eval.codec import bit_rate, through
+from duologue.eval.codec import bit_rate, encoded, through
 from duologue.train.mel_loss import mel_distance
 
 
@@ -41,6 +41,5 @@ def test_it_is_no_model_to_talk_to():
 
 
 def test_many_of_its_codes_are_in_use(mimi, hello):
-    audio_BN = torch.from_numpy(hello[: len(hello) // 1920 * 1920])[None]
-    codes_BKT = mimi.encode(audio_BN, mimi.init_state(1).encoder, torch.ones(1, dtype=torch.bool))
+    codes_BKT = encoded(mimi, hello, 24_000)
     assert min(len(codes_T.unique()) for codes_T in codes_BKT[0]) > 0.3 * codes_BKT.shape[-1]
