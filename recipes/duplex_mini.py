@@ -1,11 +1,11 @@
-"""A small full-duplex model within eight hours on two cores: conversations, four stages of training, a model folder.
+"""A small full-duplex model, meant for eight hours on two cores: conversations, four stages of training, a folder.
 
 duologue train mimi_mini --resume              # its codec first: three hours of its own
 duologue train duplex_mini --resume            # all of this; stopped and begun again, it goes on
 duologue serve --model runs/duplex_mini/model
 
 Moshi's shape: 8 of the 30 layers of SmolLM2-135M hear 8 codebooks of the user, think in the first 8,192 pieces of its
-vocabulary, and say 8 codebooks of their own through a depth transformer of 3 layers; 73 million parameters. The stages
+vocabulary, and say 8 codebooks of their own through a depth transformer of 3 layers; some 70 million parameters. Stages
 are the paper's: text, one stream (the assistant's own voice), both sides, and at last both sides as they will be when
 it is served. It has not been run whole at these sizes yet (docs/log.md).
 

@@ -1,5 +1,5 @@
 """Mimi over whole stretches for training: the streaming codec's numbers from a stream's beginning, by torch's own
-convolutions, which have the faster gradients (2 to 3 times as fast on a CPU).
+convolutions, which have the faster gradients on a CPU (docs/training.md).
 """
 
 from __future__ import annotations
