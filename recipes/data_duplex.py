@@ -10,10 +10,12 @@ import dataclasses
 from pathlib import Path
 
 from duologue.data.dialogue import DialogueConfig, DialogueSource
+from duologue.data.dialogue.config import ChannelConfig, Distribution, TimingConfig
 from duologue.data.speakers import Voice, default_voices
 from duologue.eval.voices import is_reserved
 
 OWN = Path(__file__).parent / "data"
+FRAME = 0.08  # seconds, of Mimi
 DEV = ("hibari-child-us",)  # asks in dev and test, and nobody else does
 
 
@@ -44,9 +46,21 @@ def duplex() -> DialogueConfig:
 
 def closed() -> DialogueConfig:
     """Short answers alone, to the same questions in every split: what a model learns here in hours is which of the
-    questions was asked, when it is its turn, and how its own answers sound."""
+    questions was asked, when it is its turn, and how its own answers sound. The assistant begins on a frame of the
+    codec and says a thing in one way, so that its codes are the same whenever it says it."""
     source = dataclasses.replace(_own("spoken-qa"), longest_answer=7)
-    return dataclasses.replace(duplex(), name="duplex-closed", sources=(source,), conversations=1200, closed=True)
+    gap = Distribution(kind="normal", low=0.08, middle=0.35, high=0.8, width=0.12)
+    timing = TimingConfig(assistant_gap=gap, assistant_pause_chance=0.0, assistant_grid=FRAME)
+    microphone = ChannelConfig(backchannel_db=(-4.0, -4.0), gain_db=(-12.0, 9.0), noise_db=(-30.0, -3.0))
+    return dataclasses.replace(
+        duplex(),
+        name="duplex-closed",
+        sources=(source,),
+        conversations=1600,
+        closed=True,
+        timing=timing,
+        channels=microphone,
+    )
 
 
 def small() -> DialogueConfig:

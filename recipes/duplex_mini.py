@@ -20,13 +20,14 @@ from pathlib import Path
 
 from duologue.models.moshi.config import DepthConfig
 from duologue.train import OptimizerConfig, TrainConfig
+from duologue.train.duplex_losses import LossWeights
 from duologue.train.duplex_start import NewModel
 from duologue.train.duplex_task import DuplexTask
 from duologue.train.duplex_work import DialogueStage, DuplexStage
 from duologue.train.stages import Work
 
 RUNS = "runs/duplex_mini"
-CODEC = "runs/mimi_mini/codec"
+CODEC = "mimi_mini"  # the packaged one; runs/mimi_mini/codec: your own
 HERE = Path(__file__).parent
 TEXTS = tuple(str(HERE / "data" / f"{name}.jsonl") for name in ("statements", "sampled"))
 LAYERS = (*range(4), *range(26, 30))  # of SmolLM2's 30
@@ -60,17 +61,18 @@ def read(out: str = RUNS) -> TrainConfig:
             rows=8,
             seconds=20.0,
         ),
-        steps=400,
-        optimizer=OptimizerConfig(lr=4e-4, betas=(0.9, 0.95), weight_decay=0.1, warmup=40, final=0.3),
+        steps=150,
+        optimizer=OptimizerConfig(lr=4e-4, betas=(0.9, 0.95), weight_decay=0.1, warmup=30, final=0.5),
         precision="auto",
-        eval_every=100,
-        save_every=100,
+        eval_every=50,
+        save_every=50,
         out=f"{out}/read",
     )
 
 
 def one(out: str = RUNS) -> TrainConfig:
-    """One stream: the assistant's voice, its words up to 0.6 s before or behind their sound, or none."""
+    """Each side alone: the user's words a little behind their sound, the assistant's a little before or behind
+    theirs."""
     base = read(out)
     task = replace(
         base.task,
@@ -78,40 +80,37 @@ def one(out: str = RUNS) -> TrainConfig:
         new=NewModel(),
         codec="",
         data=(f"{out}/data/talks",),
-        streams="assistant",
-        seconds=30.0,
+        streams="two",
+        apart=1.0,
+        seconds=24.0,
         text_share=0.125,
-        text_mask=0.3,
-        ahead=(-0.6, 0.6),
+        ahead=(-0.24, 0.4),
         queue=True,
         depth_share=0.5,
+        still_share=0.2,
+        weights=LossWeights(semantic=5.0, padding=0.3),
     )
     fresh = (("depth.", 2.5), ("audio_embedding.", 2.5))
     return replace(
         base,
         name="one",
         task=task,
-        steps=1000,
+        steps=600,
         optimizer=replace(base.optimizer, warmup=50, rates=fresh),
-        eval_every=250,
+        eval_every=150,
         save_every=50,
         out=f"{out}/one",
     )
 
 
 def two(out: str = RUNS) -> TrainConfig:
-    """Both sides, each in its stream; what is heard is read as own sound was."""
+    """Both sides, each in its stream, and some rows of one side alone still."""
     base = one(out)
     task = replace(
-        base.task,
-        start=f"{out}/one/export",
-        streams="two",
-        heard_as_own=True,
-        text_mask=0.1,
-        ahead=(-0.16, 0.16),
+        base.task, start=f"{out}/one/export", apart=0.25, text_share=0.0, texts=(), text_mask=0.1, ahead=(-0.16, 0.16)
     )
     optimizer = replace(base.optimizer, lr=3e-4, final=0.2)
-    return replace(base, name="two", task=task, steps=1500, optimizer=optimizer, ema=0.99, out=f"{out}/two")
+    return replace(base, name="two", task=task, steps=900, optimizer=optimizer, ema=0.99, out=f"{out}/two")
 
 
 def live(out: str = RUNS) -> TrainConfig:
@@ -120,15 +119,15 @@ def live(out: str = RUNS) -> TrainConfig:
     task = replace(
         base.task,
         start=f"{out}/two/export",
-        heard_as_own=False,
+        apart=0.0,
         text_mask=0.0,
         ahead=(0.0, 0.0),
-        text_share=0.0,
-        texts=(),
         depth_share=1.0,
+        still_share=1.0,
+        weights=replace(base.task.weights, padding=0.5),
     )
     optimizer = replace(base.optimizer, lr=6e-5, warmup=20, final=0.1)
-    return replace(base, name="live", task=task, steps=500, optimizer=optimizer, eval_every=125, out=f"{out}/live")
+    return replace(base, name="live", task=task, steps=150, optimizer=optimizer, eval_every=75, out=f"{out}/live")
 
 
 def model(out: str = RUNS) -> DuplexStage:

@@ -38,7 +38,7 @@ def stages(tmp_path):
             *SMALL,
             f"read.new={json.dumps(new)}",
             f"read.codec={tmp_path / 'codec'}",
-            *(f'{name}.texts=["{text}", "{tmp_path}/data/talks"]' for name in ("read", "one", "two")),
+            *(f'{name}.texts=["{text}", "{tmp_path}/data/talks"]' for name in ("read", "one")),
             "seconds=2.0",
         ],
     )
@@ -90,7 +90,7 @@ def test_each_stage_goes_on_from_the_one_before():
     training = [stage for stage in resolve(RECIPE) if isinstance(stage, TrainConfig)]
     for before, after in itertools.pairwise(training):
         assert after.task.start == f"{before.folder}/export"
-    assert [stage.task.streams for stage in training[1:]] == ["assistant", "two", "two"]
+    assert [stage.task.apart for stage in training[1:]] == [1.0, 0.25, 0.0]
     live = training[-1].task
-    assert live.ahead == (0.0, 0.0) and not live.text_mask and live.depth_share == 1 and not live.heard_as_own
+    assert live.ahead == (0.0, 0.0) and not live.text_mask and live.depth_share == live.still_share == 1
     assert not any("heldout" in text or "closed" in text for stage in training for text in stage.task.texts)

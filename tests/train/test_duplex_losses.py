@@ -139,6 +139,17 @@ def test_a_part_of_the_frames_gives_the_same_loss_on_average_and_every_frame_its
     assert seen == set(range(len(whole)))
 
 
+def test_frames_in_which_nothing_changes_are_thinned_out_and_no_other():
+    model = make_model()
+    codes, own = make_codes(model, rows=1, frames=40), 1 + model.config.own_codebooks
+    codes[:, 1:own, 10:30] = codes[:, 1:own, 10:11]  # as in silence
+    whole = tell(model, codes).audio_NK.detach()
+    torch.manual_seed(0)
+    counts = [len(tell(model, codes, still=still).audio_NK) for still in (0.0, 0.5, 1.0)]
+    still = 19 - model.config.max_delay  # where the codes that come later stand still, too
+    assert counts[0] == len(whole) - still and counts[0] < counts[1] < counts[2] == len(whole)
+
+
 def test_text_alone_teaches_no_sound():
     model = make_model()
     codes = make_codes(model)

@@ -161,6 +161,40 @@ def test_one_stream_hears_nothing_and_two_sides_may_share_it(folder):
     assert (row[1 + BOOKS :] == ZERO).all()
 
 
+def test_a_side_alone_stands_in_its_own_place_with_its_own_words(folder, task):
+    whole, _ = row_of(task)
+    own = slice(1, 1 + BOOKS)
+    row, _ = row_of(task, side="assistant")
+    assert torch.equal(row[: 1 + BOOKS], whole[: 1 + BOOKS]) and (row[1 + BOOKS :] == ZERO).all()
+    row, _ = row_of(task, side="user", ahead=-0.4)
+    hello = task.sides.encode("hello")
+    assert row[0, 6 : 6 + len(hello)].tolist() == hello, "at 0.1 s, five frames later"
+    assert (row[own] == ZERO).all() and torch.equal(row[1 + BOOKS :], whole[1 + BOOKS :])
+
+    made = duplex_task(folder, rows=6, text_share=0.0, text_mask=0.0, apart=0.5).make()
+    made.prepare()
+    rows = torch.cat([make().codes_BKT for make, _ in zip(made.batches(0, 0), range(40), strict=False)])
+    quiet, deaf = (rows[:, own] == ZERO).flatten(1).all(1), (rows[:, 1 + BOOKS :] == ZERO).flatten(1).all(1)
+    assert 40 <= int(quiet.sum()) <= 80 and 40 <= int(deaf.sum()) <= 80 and not (quiet & deaf).any()
+    with torch.no_grad():
+        found = made.evaluate(made.build())
+    assert found.keys() >= {"heard", "words", "code_1"}
+    with pytest.raises(ConfigError, match="apart"):
+        duplex_task(folder, streams="mixed", apart=0.5)
+
+
+def test_silence_of_the_own_channel_has_one_code(task):
+    mimi, sound = task.sides.mimi, torch.from_numpy(talk(0).sound()[:, : 24 * 1920])
+    sound[:, 8 * 1920 :] = 0.0
+    silent = duplex_data.silence(mimi)
+    plain = code(mimi, sound)
+    settled = plain.clone()
+    duplex_data._settle(settled, sound[0], silent)
+    kept = 8 + duplex_data.SETTLED
+    assert torch.equal(settled[:kept], plain[:kept]) and torch.equal(settled[:, BOOKS:], plain[:, BOOKS:])
+    assert (settled[kept:, :BOOKS] == silent).all()
+
+
 def test_rows_without_text_and_rows_of_text_come_as_often_as_asked(folder):
     made = duplex_task(folder, rows=6, text_share=0.34, text_mask=0.5).make()
     made.prepare()
@@ -183,7 +217,7 @@ def test_codes_are_made_once_and_go_on_where_they_were_stopped(folder, tmp_path,
     count, real = [], code
     monkeypatch.setattr("duologue.train.duplex_data.code", lambda *given: count.append(1) or real(*given))
     duplex_task(folder, cache=str(tmp_path)).make().prepare()
-    assert [path.read_bytes() for path in paths] == before and len(count) == 3
+    assert [path.read_bytes() for path in paths] == before and len(count) == 1 + 3, "silence, and three conversations"
 
 
 @pytest.mark.parametrize("layers", [(), (1,)])

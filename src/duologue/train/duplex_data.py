@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from duologue.codecs.mimi import Mimi
@@ -32,6 +34,8 @@ from duologue.train.parts import fingerprint
 Streams = Literal["two", "assistant", "mixed"]  # both sides, a stream each; the assistant alone; both in one stream
 KEYS = ("question", "answer", "text")  # of a text file's objects
 KEPT = 40  # one text of so many of a file is held out
+LASTING = 8.0  # seconds of silence, until its codes stand still
+SETTLED = 4  # frames of silence that keep the codes which the encoder gave them
 EARLY = 0.25  # of a row's length, by which its drawn beginning may lie before the conversation's: it begins there then
 
 
@@ -43,17 +47,35 @@ def code_folder(folder: str, mimi: Mimi, *, mixed: bool, cache: str = "") -> Row
         cache: where they are kept; empty: in the data folder.
     """
     count, coding = mimi.config.num_codebooks, nn.ModuleList([mimi.encoder, mimi.quantizer])  # the decoder may change
-    name = f"{'mixed' if mixed else 'duplex'}-{count}-{fingerprint(coding)}"
+    name = f"{'mixed' if mixed else 'settled'}-{count}-{fingerprint(coding)}"
     like = {"codes": torch.zeros(0, (1 if mixed else 2) * count, dtype=torch.int16)}
     return cached_shards(folder, name, lambda shard: _code_shard(shard, mimi, mixed), like=like, cache=cache)
 
 
 def _code_shard(path: Path, mimi: Mimi, mixed: bool) -> dict[str, Ragged]:
     found: dict[str, Ragged] = {}
+    silence_K = None if mixed else silence(mimi)
     for row in read_table(path, columns=["id", "audio"]).to_pylist():
         audio_CN = torch.from_numpy(decode_stereo(row["audio"]))
-        found[row["id"]] = {"codes": code(mimi, audio_CN.sum(0, keepdim=True).clamp(-1, 1) if mixed else audio_CN)}
+        codes_TK = code(mimi, audio_CN.sum(0, keepdim=True).clamp(-1, 1) if mixed else audio_CN)
+        if silence_K is not None:
+            _settle(codes_TK, audio_CN[0], silence_K)
+        found[row["id"]] = {"codes": codes_TK}
     return found
+
+
+def silence(mimi: Mimi) -> Tensor:
+    """The codes [K] of silence that lasts."""
+    frames = math.ceil(LASTING * mimi.config.frame_rate)
+    return code(mimi, torch.zeros(1, frames * mimi.config.frame_samples))[-1]
+
+
+def _settle(codes_TK: Tensor, own_N: Tensor, silence_K: Tensor) -> None:
+    """Makes all silence of the assistant's channel the same, in place. For seconds after a word the encoder's codes of
+    silence still wander; a model that had to say them would learn that before it learns to speak."""
+    quiet_T = (F.pad(own_N, (0, -len(own_N) % len(codes_TK))).view(len(codes_TK), -1) == 0).all(1)
+    settled_T = F.pad(quiet_T, (SETTLED, 0)).unfold(0, SETTLED + 1, 1).all(1)
+    codes_TK[settled_T, : len(silence_K)] = silence_K
 
 
 @torch.no_grad()
@@ -62,7 +84,7 @@ def _code_shard(path: Path, mimi: Mimi, mixed: bool) -> dict[str, Ragged]:
 def code(mimi: Mimi, audio_CN: Tensor) -> Tensor:
     """Channels to codes from a stream's beginning, int16 [T, C * K]; the end is filled up with silence."""
     frame, device = mimi.config.frame_samples, next(mimi.encoder.parameters()).device
-    audio_CN = torch.nn.functional.pad(audio_CN, (0, -audio_CN.shape[1] % frame)).to(device)
+    audio_CN = F.pad(audio_CN, (0, -audio_CN.shape[1] % frame)).to(device)
     live_C = torch.ones(len(audio_CN), dtype=torch.bool, device=device)
     codes_CKT = mimi.encode(audio_CN, mimi.encoder.init_state(len(audio_CN)), live_C)
     return codes_CKT.flatten(0, 1).T.to(torch.int16).cpu()
@@ -118,14 +140,24 @@ class Rows:
         self.config, self.streams, self.frame_rate, self.queue = config, streams, frame_rate, queue
         self.encode = functools.lru_cache(maxsize=1 << 16)(encode)
 
-    def row(self, talk: Talk, begin: int, frames: int, *, ahead: float = 0.0, with_text: bool = True) -> Tensor:
+    def row(
+        self,
+        talk: Talk,
+        begin: int,
+        frames: int,
+        *,
+        ahead: float = 0.0,
+        with_text: bool = True,
+        side: Literal["", "assistant", "user"] = "",
+    ) -> Tensor:
         """Text, own and heard codes [1 + codebooks, frames], not delayed; ZERO where nothing is known or heard.
 
         Args:
             ahead: seconds by which the text comes before the sound.
             with_text: False: nothing is known of the text.
+            side: of the two sides, the only one that is there, in its own place, with its words.
         """
-        c, roles = self.config, (ASSISTANT, USER) if self.streams == "mixed" else (ASSISTANT,)
+        c, roles = self.config, (ASSISTANT, USER) if self.streams == "mixed" else (side or ASSISTANT,)
         words = [word for role in roles for word in talk.words[role]]
         text = interleave(
             words if with_text else None,
@@ -139,25 +171,26 @@ class Rows:
             queue=self.queue,
         )
         codes_TK = talk.cache[talk.id]["codes"][begin : begin + frames]
-        heard = c.own_codebooks + (c.heard_codebooks if self.streams == "two" else 0)
+        first = c.own_codebooks if side == USER else 0
+        last = c.codebooks if self.streams == "two" and side != ASSISTANT else c.own_codebooks
         row_KT = torch.full((1 + c.codebooks, frames), ZERO)
         row_KT[0, : len(codes_TK)] = torch.tensor(text[begin : begin + frames])
-        row_KT[1 : 1 + heard, : len(codes_TK)] = codes_TK[:, :heard].T
+        row_KT[1 + first : 1 + last, : len(codes_TK)] = codes_TK[:, first:last].T
         return row_KT
 
     def drawn(
-        self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator, **options: float | bool
+        self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator, **options: Any
     ) -> Tensor:
-        """A row from anywhere; `odds` as `odds_of`."""
+        """A row from anywhere; `odds` as `odds_of`, options as `row`."""
         talk = talks[int(np.searchsorted(odds, rng.random()))]
         begin = max(0, int(rng.integers(-int(EARLY * frames), max(1, talk.frames - frames + 1))))
-        return self.row(talk, begin, frames, **options)  # type: ignore[arg-type]
+        return self.row(talk, begin, frames, **options)
 
-    def all(self, talks: Sequence[Talk], frames: int) -> Iterator[Tensor]:
-        """Every row of every conversation, one after the other."""
+    def all(self, talks: Sequence[Talk], frames: int, **options: Any) -> Iterator[Tensor]:
+        """Every row of every conversation, one after the other; options as `row`."""
         for talk in talks:
             for begin in range(0, talk.frames, frames):
-                yield self.row(talk, begin, frames)
+                yield self.row(talk, begin, frames, **options)
 
     def of_text(self, ids: Sequence[Sequence[int]], frames: int, rng: np.random.Generator) -> Tensor:
         """A row of drawn texts without sound: one piece a frame, the padding that announces a word before each text."""

@@ -57,12 +57,15 @@ class Told:
     right_NK: Tensor  # the best code is the known one
 
 
-def tell(model: MoshiModel, codes_BKT: Tensor, *, share: float = 1.0, hazards: bool = False) -> Told:
+def tell(
+    model: MoshiModel, codes_BKT: Tensor, *, share: float = 1.0, still: float = 1.0, hazards: bool = False
+) -> Told:
     """Runs a model over rows.
 
     Args:
         codes_BKT: as `MoshiModel.forward`.
         share: of the frames with sound, drawn with torch's generator, that go through the depth transformer.
+        still: of those of them whose codes are the same as in the frame before.
         hazards: also give `silent_BT`.
     """
     c, (B, _, T) = model.config, codes_BKT.shape
@@ -81,7 +84,7 @@ def tell(model: MoshiModel, codes_BKT: Tensor, *, share: float = 1.0, hazards: b
         scores_NV = model.text_head(z_BTD[known_BT]).float()
     ce_N = F.cross_entropy(scores_NV, text_BT[known_BT], reduction="none")
     padding_BT = (text_BT == c.padding_id) | (text_BT == c.end_padding_id)
-    audio_NK, audio_known_NK, right_NK = _sound(model, z_BTD, target_BTK, share)
+    audio_NK, audio_known_NK, right_NK = _sound(model, z_BTD, target_BTK, share, still)
     return Told(
         text_BT=ce_N.new_zeros(B, T).masked_scatter(known_BT, ce_N),
         text_known_BT=known_BT,
@@ -102,7 +105,9 @@ def _memory(config: WindowConfig, rows: int, steps: int, device: torch.device) -
     )
 
 
-def _sound(model: MoshiModel, z_BTD: Tensor, target_BTK: Tensor, share: float) -> tuple[Tensor, Tensor, Tensor]:
+def _sound(
+    model: MoshiModel, z_BTD: Tensor, target_BTK: Tensor, share: float, still: float
+) -> tuple[Tensor, Tensor, Tensor]:
     steps = model.config.depth_steps
     if model.depth is None:
         none = z_BTD.new_zeros(0, 0)
@@ -110,6 +115,11 @@ def _sound(model: MoshiModel, z_BTD: Tensor, target_BTK: Tensor, share: float) -
     codes_MK = target_BTK[..., 1 : 1 + steps].flatten(0, 1)
     known_MK = (codes_MK >= 0) & (codes_MK < model.config.codebook_size)
     place_N = known_MK.any(1).nonzero()[:, 0]
+    if still < 1:
+        own_BTK = target_BTK[..., 1 : 1 + steps]
+        same_BT = F.pad((own_BTK[:, 1:] == own_BTK[:, :-1]).all(-1), (1, 0))
+        same_N = same_BT.flatten()[place_N]
+        place_N = place_N[~same_N | (torch.rand(len(place_N)).to(same_N.device) < still)]
     if share < 1:
         place_N = place_N[torch.randperm(len(place_N))[: math.ceil(share * len(place_N))].to(place_N.device)]
     if not len(place_N):  # one frame that counts nothing: every process must pass here, with FSDP

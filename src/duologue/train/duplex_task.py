@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from duologue.checkpoints import save_model
 from duologue.codecs.mimi import Mimi
+from duologue.data.dialogue.texts import ASSISTANT, USER
 from duologue.errors import ConfigError
 from duologue.models.moshi.config import MoshiConfig
 from duologue.models.moshi.generation import Sampling
@@ -53,11 +54,14 @@ class DuplexTask:
     rows: int = 8  # in a micro-batch
     seconds: float = 30.0  # of a row
     texts: tuple[str, ...] = ()  # folders of conversations, JSONL files; see duplex_data.read_texts
+    apart: float = 0.0  # of the rows of two streams, that have one side alone in its place, with its own words
     text_share: float = 0.0  # of the rows, that are text without sound
     text_mask: float = 0.0  # of the rows with sound, that have no text
     ahead: tuple[float, float] = (0.0, 0.0)  # seconds of the text before the sound, drawn evenly for each row
+    behind: tuple[float, float] = (0.4, 0.6)  # of the user's words after their sound, where the user is alone in a row
     queue: bool = False  # a word waits until the one before it is written out, instead of cutting it off
     depth_share: float = 1.0  # of the frames, drawn, that the depth transformer learns from
+    still_share: float = 1.0  # of those of them whose own codes are the same as in the frame before, as in silence
     weights: LossWeights = field(default_factory=LossWeights)
     rank: int = 0  # of low-rank changes to all linear layers, everything else frozen; 0: all weights learn
     alpha: float = 0.0  # of those; 0: twice the rank
@@ -66,8 +70,11 @@ class DuplexTask:
     held_out: int = 40  # rows of the split dev
 
     def __post_init__(self):
-        if not all(0 <= share <= 1 for share in (self.text_share, self.text_mask)) or not 0 < self.depth_share <= 1:
+        shares = (self.apart, self.text_share, self.text_mask, self.still_share)
+        if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
+        if self.apart and self.streams != "two":
+            raise ConfigError(f'DuplexTask: apart is for streams="two", got {self.streams!r}')
         if self.text_share and not self.texts:
             raise ConfigError("DuplexTask: text_share needs texts")
         if self.rows > self.text_rows and not self.data:
@@ -76,8 +83,11 @@ class DuplexTask:
             raise ConfigError("DuplexTask: low-rank changes are for a model that is there; set start, or rank=0")
         if self.dtype not in DTYPES:
             raise ConfigError(f"DuplexTask: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.ahead[0] > self.ahead[1] or self.rows < 1:
-            raise ConfigError(f"DuplexTask: need rows from 1 and ahead as (low, high), got {self.rows}, {self.ahead}")
+        if self.ahead[0] > self.ahead[1] or not 0 <= self.behind[0] <= self.behind[1] or self.rows < 1:
+            raise ConfigError(
+                "DuplexTask: need rows from 1, ahead as (low, high), and so behind, from 0; "
+                f"got {self.rows}, {self.ahead} and {self.behind}"
+            )
 
     @property
     def text_rows(self) -> int:
@@ -199,25 +209,34 @@ class _Conversing:
         c, rng, frames = self.config, np.random.default_rng((seed, 6, number)), self.frames
         rows = [self._rows.of_text(self._texts[0], frames, rng) for _ in range(c.text_rows)]
         for _ in range(c.rows - c.text_rows):
-            ahead, with_text = float(rng.uniform(*c.ahead)), bool(rng.random() >= c.text_mask)
-            rows.append(
-                self._rows.drawn(self._talks["train"], self._odds, frames, rng, ahead=ahead, with_text=with_text)
-            )
+            options: dict[str, Any] = {"ahead": rng.uniform(*c.ahead), "with_text": rng.random() >= c.text_mask}
+            if c.apart and rng.random() < c.apart:
+                options["side"] = str(rng.choice([ASSISTANT, USER]))
+                if options["side"] == USER:  # there is nothing to be learnt from it without its words
+                    options |= {"ahead": -rng.uniform(*c.behind), "with_text": True}
+            rows.append(self._rows.drawn(self._talks["train"], self._odds, frames, rng, **options))
         return DuplexBatch(torch.stack(rows), torch.arange(c.rows) < c.text_rows)
 
     def loss(self, module: nn.Module, batch: DuplexBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         assert isinstance(module, MoshiModel)
-        told = tell(module, batch.codes_BKT, share=self.config.depth_share)
+        told = tell(module, batch.codes_BKT, share=self.config.depth_share, still=self.config.still_share)
         return combine(told, batch.read_B, self.config.weights, module.config)
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Rows of held-out conversations, one behind the other, and held-out texts (`reading`)."""
+        """Rows of held-out conversations, one behind the other, the words of users alone (`heard`), and held-out
+        texts (`reading`)."""
         assert isinstance(module, MoshiModel)
         c, found = self.config, dict[str, float]()
         rate = self.sides.mimi.config.frame_rate
+
+        def judged(**options: Any) -> dict[str, float]:
+            some = itertools.islice(self._rows.all(self._talks["dev"], self.frames, **options), c.held_out)
+            return self._judge(module, some).result(rate)
+
         if c.rows > c.text_rows:
-            some = itertools.islice(self._rows.all(self._talks["dev"], self.frames), c.held_out)
-            found = self._judge(module, some).result(rate)
+            found = judged(side=ASSISTANT if c.apart == 1 else "")
+            if c.apart:
+                found["heard"] = judged(side=USER, ahead=-sum(c.behind) / 2)["words"]
         if c.text_rows:
             rng = np.random.default_rng(0)
             read = (self._rows.of_text(self._texts[1], self.frames, rng) for _ in range(min(8, c.held_out)))

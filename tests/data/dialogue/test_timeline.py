@@ -63,6 +63,20 @@ def test_turns_follow_each_other_at_the_gaps_that_were_drawn(laid_out):
     assert [each.gap for each in line.utterances[1:]] == pytest.approx([each.gap_drawn for each in line.utterances[1:]])
 
 
+def test_the_assistant_begins_on_its_grid_and_the_user_anywhere(laid_out):
+    timing = TimingConfig(assistant_grid=0.08, assistant_backchannels=60.0, assistant_gap=exactly(0.3))
+    line = laid_out(timing)
+    own = [each for each in line.utterances if each.role == ASSISTANT]
+    assert {each.kind for each in own} == {TURN, BACKCHANNEL}
+    for each in own:
+        assert each.start / 0.08 == pytest.approx(round(each.start / 0.08), abs=1e-6)
+    assert all(0.3 - 1e-6 <= each.gap < 0.38 for each in own if each.kind == TURN)
+    assert all(each.words[0].start >= each.start for each in own)
+    assert any(abs(each.start / 0.08 - round(each.start / 0.08)) > 0.01 for each in line.utterances)
+    with pytest.raises(ConfigError, match="grid"):
+        TimingConfig(assistant_grid=-0.1)
+
+
 def test_words_stand_where_their_utterance_does(laid_out):
     for each, clip in zip(*(lambda line: (line.utterances, line.clips))(laid_out(CALM)), strict=True):
         assert each.text == clip.text == " ".join(word.text for word in each.words)

@@ -62,6 +62,8 @@ class TimingConfig:
     # before the first sound, after the last
     lead: Distribution = Distribution(low=0.3, high=1.5)
     tail: Distribution = Distribution(low=0.8, high=2.0)
+    # the assistant begins on multiples of it, as a model does that speaks in frames; 0: anywhere
+    assistant_grid: float = 0.0
     # from the end of the user's turn to the answer, from the answer's to the user's next turn
     assistant_gap: Distribution = Distribution(kind="normal", low=-0.2, middle=0.25, high=1.0, width=0.2)
     user_gap: Distribution = Distribution(kind="lognormal", low=-0.6, middle=0.5, high=4.0, width=0.6)
@@ -89,6 +91,8 @@ class TimingConfig:
                 raise ConfigError(f"TimingConfig.{each.name}: need a chance between 0 and 1, got {value}")
         if min(self.user_backchannels, self.assistant_backchannels, self.backchannel_margin, self.lead.low) < 0:
             raise ConfigError(f"TimingConfig: backchannels, their margin and lead cannot be below 0, got {self}")
+        if self.assistant_grid < 0:
+            raise ConfigError(f"TimingConfig.assistant_grid: need seconds from 0, got {self.assistant_grid}")
         if min(self.tail.low, self.stop_delay.low, self.user_pause.low, self.assistant_pause.low) < 0:
             raise ConfigError(f"TimingConfig: tail, stop_delay and pauses cannot be below 0, got {self}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -85,6 +86,7 @@ class _Layout:
         gap_drawn = None
         if start is None:
             start, gap_drawn = self._start(role)
+            start = self._on_grid(role, start)
         turn = Utterance(role=role, kind=TURN, text=paused.text, start=start, end=0.0, words=[], interrupts=interrupts)
         if role == ASSISTANT and following == USER:
             paused = self._interrupted(turn, paused)
@@ -118,6 +120,11 @@ class _Layout:
         drawn = gap.draw(self.rng)
         heard = self._last.start + WITHIN * (self._last.end - self._last.start)
         return max(self._last.end + drawn, heard, self._free[role] + APART), drawn
+
+    def _on_grid(self, role: str, start: float) -> float:
+        """The next time at which this side may begin."""
+        grid = self.timing.assistant_grid if role == ASSISTANT else 0.0
+        return math.ceil(start / grid - 1e-6) * grid if grid else start
 
     def _draw_pauses(self, role: str, clip: Clip) -> dict[int, float]:
         timing, rng, found = self.timing, self.rng, {}
@@ -159,7 +166,7 @@ class _Layout:
             self.room[role] += max(0.0, min(wait, last - begin))
             if begin + wait >= last:
                 return
-            start = max(begin, self._after_a_word(turn.words, begin + wait))
+            start = self._on_grid(role, max(begin, self._after_a_word(turn.words, begin + wait)))
             murmur = Utterance(role=role, kind=BACKCHANNEL, text="", start=start, end=0.0, words=[])
             self._place(murmur, clip)
             begin = murmur.end + timing.backchannel_margin
