@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,9 +42,10 @@ def test_all_of_it_fits_into_a_report_with_timelines(context):
     assert values["turn_tor"] == 1.0 and values["turn_latency"] == pytest.approx(400, abs=120)
     assert values["pause_tor"] == 1.0 and values["backchannel_tor"] == 1.0, "it waits for 0.4 s and talks for 1.6 s"
     assert values["interruption_tor"] == 1.0 and values["ipu_count"] > 0
+    assert values["answers_over"] == 1.0 and values["answers_right"] == 0.0, "it counts whatever is asked"
     assert values["v1_0_candor_pause_handling_tor"] == 0.0, "nobody spoke"
     timelines = (context.out / "duplex.html").read_text()
-    assert timelines.count("<svg") == 5 + 1 and "data:audio/mpeg" in timelines and "the number after" in timelines
+    assert timelines.count("<svg") == 5 + 6 + 1 and "data:audio/mpeg" in timelines and "the number after" in timelines
     assert not re.findall(r"(?:src|href)=['\"](?!data:|raw\.json)", timelines), "nothing is fetched from elsewhere"
     monologue = json.loads((context.out / "results" / "duplex_monologue.json").read_text())
     assert monologue["details"] == {"left out": "Scripted has no inner monologue"}
@@ -51,6 +53,26 @@ def test_all_of_it_fits_into_a_report_with_timelines(context):
 
 def _values(path):
     return {key: value["value"] for key, value in json.loads(path.read_text())["values"].items()}
+
+
+def test_right_answers_are_told_from_wrong_ones(context, monkeypatch):
+    """One that thinks what is known of every other question; the judge hears all of it but for a word."""
+    known = duplex.short_answers(context.data)
+    assert set(known.values()) == {"It is good."}
+    monkeypatch.setattr(context.judge, "transcribe", lambda audio, rate: "It is" if len(audio) else "")
+    real, count = duplex.Line.run, iter(range(100))
+
+    def run(line, case):
+        take = real(line, case)
+        return replace(take, texts=((1.0, "It is"), (1.1, " good.")) if next(count) % 2 else ((1.0, "It is bad."),))
+
+    monkeypatch.setattr(duplex.Line, "run", run)
+    found = {key: interval.value for key, interval in duplex.answers(context).values.items()}
+    assert found["answers_right"] == 0.5 and found["answers_told"] == 0 and found["answers_over"] == 1
+    assert found["answers_wer"] == pytest.approx(1 / 3) and 1 <= found["answers_dnsmos"] <= 5
+    (context.data / "spoken_qa.jsonl").write_text(json.dumps({"question": "Why is it?", "answer": "So " * 20}))
+    with pytest.raises(DataError, match="7 words or fewer"):
+        duplex.short_answers(context.data)
 
 
 def test_a_run_is_the_same_again(context):

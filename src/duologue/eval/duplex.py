@@ -10,21 +10,29 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+
+from duologue.data.dialogue.config import DialogueConfig, DialogueSource
+from duologue.data.dialogue.texts import Texts
+from duologue.errors import DataError
 from duologue.eval import duplex_page
 from duologue.eval.context import Context
 from duologue.eval.duplex_cases import DIALOGUE, INTERRUPTION, PAUSE, TELLING, TURN, Case, make_cases
 from duologue.eval.duplex_dialogues import make_dialogues
-from duologue.eval.duplex_driver import Line
+from duologue.eval.duplex_driver import Line, Take
 from duologue.eval.duplex_measures import KINDS, Floor, floor, totals
 from duologue.eval.duplex_monologue import Scored, has_monologue, perplexity, scored
-from duologue.eval.duplex_observed import Found, Values, observe, summarise
+from duologue.eval.duplex_observed import EDGE, Found, Values, observe, summarise
 from duologue.eval.duplex_official import FOLDERS, read_official
-from duologue.eval.metrics import Interval, bootstrap
-from duologue.eval.tasks import Outcome, Row, Task
+from duologue.eval.metrics import Edits, Interval, bootstrap, error_rate, exact_match, mean
+from duologue.eval.tasks import Outcome, Row, Task, judged
 from duologue.streaming.protocol import StreamingModel
 
 COUNT, QUICK = 60, 4  # cases of each kind
+ANSWERS = 120  # questions with known answers
+SHORT = 7  # words of those, as in recipes/data_duplex.py:closed
 OFFICIAL = "full-duplex-bench"  # folder beside the test sets, with v1_0 and v1_5
 SEED = 1  # of a model that draws, where its config leaves it open
 
@@ -51,13 +59,69 @@ def behaviour(context: Context, kind: str, *, real_time: bool = False) -> Outcom
     return Outcome(values=summarise(kind, rows), count=len(rows), details={"rows": rows, "real_time": real_time})
 
 
-def _driven(context: Context, cases: Sequence[Case], name: str, *, real_time: bool) -> list[Found]:
+def answers(context: Context, *, real_time: bool = False) -> Outcome:
+    """Questions of the project whose known answers are short, by voices that no training heard: is the right one
+    given, and is what is said what was thought? The closed set of recipes/duplex_mini.py; other models may have heard
+    of none of them."""
+    known = short_answers(context.data)
+    cases = make_cases(
+        TURN,
+        context.count(ANSWERS),
+        speakers=context.speakers(),
+        questions=list(known),
+        cache=context.cache,
+        progress=context.tell,
+    )
+
+    def judge(case: Case, take: Take) -> Found:
+        text = "".join(text for _, text in take.texts).strip()
+        right, sound = known[case.said[0][0]], np.zeros(0, np.float32)
+        if take.spans:
+            sound = take.piece(take.spans[0][0] - EDGE, take.spans[-1][1] + EDGE)
+        found = judged(context, text, sound, take.rate)
+        return {**found, "known": right, "right": exact_match(right, text), "told": exact_match(right, found["said"])}
+
+    rows = _driven(context, cases, "answers", real_time=real_time, more=judge)
+    spoke = [row for row in rows if row["text"]]
+    values = {f"answers_{key}": bootstrap([float(row[key]) for row in rows], mean) for key in ("over", "right", "told")}
+    if spoke:
+        values["answers_wer"] = bootstrap([Edits(**row["words"]) for row in spoke], error_rate)
+        values["answers_dnsmos"] = bootstrap([row["dnsmos"] for row in spoke], mean)
+    latencies = [1000 * row["latency"] for row in rows if row["latency"] is not None]
+    if latencies:
+        values["answers_latency"] = bootstrap(latencies, mean)
+    return Outcome(values=values, count=len(rows), details={"rows": rows, "real_time": real_time})
+
+
+def short_answers(data: Path) -> dict[str, str]:
+    """Questions as they are said -> their answers of `SHORT` words or fewer.
+
+    Raises:
+        DataError: the file is not there, or holds none.
+    """
+    path = data / "spoken_qa.jsonl"
+    source = DialogueSource(path=str(path), name=path.stem, kind="pairs", licence="", longest_answer=SHORT)
+    found = {pair.question: pair.answer for pair in Texts(DialogueConfig(name="answers", sources=(source,))).pairs()}
+    if not found:
+        raise DataError(f"{path}: no answer of {SHORT} words or fewer in it")
+    return found
+
+
+def _driven(
+    context: Context,
+    cases: Sequence[Case],
+    name: str,
+    *,
+    real_time: bool,
+    more: Callable[[Case, Take], Found] | None = None,
+) -> list[Found]:
+    """Plays every case, and says what was seen; `more`: what is seen beside."""
     line, rows = opened(context, real_time=real_time), []
     page = duplex_page.Gathered(context.out, name if not real_time else f"{name}, in real time")
     try:
         for case in context.each(cases):
             take = line.run(case)
-            rows.append(observe(case, take, context.judge.transcribe))
+            rows.append(observe(case, take, context.judge.transcribe) | (more(case, take) if more else {}))
             page.add(case, take, rows[-1])
     finally:
         line.close()
@@ -158,6 +222,14 @@ def _rows(kind: str, prefix: str = "", where: str = "") -> tuple[Row, ...]:
     )
 
 
+_ANSWERS = (
+    Row(key="answers_over", title="questions with short answers: take-over", unit="%", higher=True),
+    Row(key="answers_latency", title="... from the user's end to the first sound", unit="ms"),
+    Row(key="answers_right", title="... the inner monologue is the known answer, word for word", unit="%", higher=True),
+    Row(key="answers_told", title="... so is what the judge hears", unit="%", higher=True),
+    Row(key="answers_wer", title="... WER of the speech against the inner monologue", unit="%"),
+    Row(key="answers_dnsmos", title="... DNSMOS of the speech", higher=True),
+)
 _NAMES = {"ipu": "inter-pausal units", "pause": "pauses", "gap": "gaps", "overlap": "overlaps"}
 _FLOOR = tuple(
     Row(key=f"{kind}_{what}{made}", title=f"{_NAMES[kind]}, {how}{of}")
@@ -179,6 +251,7 @@ def _tasks(*, real_time: bool) -> tuple[Task, ...]:
     suffix, where = ("_live", "in real time: ") if real_time else ("", "")
     runs: list[tuple[str, Callable[..., Outcome], tuple[Row, ...]]] = [
         *((kind, functools.partial(behaviour, kind=kind), _rows(kind)) for kind in _TITLES),
+        ("answers", answers, _ANSWERS),
         (DIALOGUE, dialogue, _FLOOR),
         ("official", official, _OFFICIAL),
     ]

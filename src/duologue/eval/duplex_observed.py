@@ -21,7 +21,7 @@ from duologue.eval.duplex_measures import (
 )
 from duologue.eval.metrics import Interval, bootstrap, count_words, mean
 
-_EDGE = 0.1  # seconds around a stretch of speech that the judge hears too
+EDGE = 0.1  # seconds around a stretch of speech that the judge hears too
 
 Found = dict[str, Any]
 Values = dict[str, Interval]
@@ -32,7 +32,7 @@ def observe(case: Case, take: Take, transcribe: Callable[[Any, int], str]) -> Fo
 
     @functools.cache
     def said(start: float, end: float) -> str:
-        return transcribe(take.piece(start - _EDGE, end + _EDGE), take.rate)
+        return transcribe(take.piece(start - EDGE, end + EDGE), take.rate)
 
     def words(start: float, end: float) -> int:
         return count_words(said(start, end))

@@ -73,7 +73,9 @@ class Phrases:
         return cls(**kept)
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
+    """A question and its answer."""
+
     question: str
     answer: str
     split: str
@@ -94,7 +96,7 @@ class Texts:
         Raises:
             DataError: a source is missing or malformed, or nothing is left of them.
         """
-        given, pairs = list(self._given()), list(self._pairs())
+        given, pairs = list(self._given()), list(self.pairs())
         wanted = self.config.conversations
         if not given and not pairs:
             raise DataError(f"recipe {self.config.name}: no text is left of its sources ({dict(self.dropped)})")
@@ -129,7 +131,8 @@ class Texts:
         draw = seed_of(self.config.seed, "split", key) / 2**63
         return "test" if draw < self.config.test else "dev" if draw < self.config.test + self.config.dev else "train"
 
-    def _pairs(self) -> Iterator[_Pair]:
+    def pairs(self) -> Iterator[Pair]:
+        """Questions and answers as they are said, each question once."""
         rules, seen = self._prompts.rules, set[str]()
         low, high = rules["answer_words"]
         for source in self.config.sources:
@@ -147,9 +150,9 @@ class Texts:
                 else:
                     seen.add(key)
                     asked = tidy(self._spoken.spell_out(plain(question)))
-                    yield _Pair(asked, text, source.split or split or self._split(key), source.name)
+                    yield Pair(asked, text, source.split or split or self._split(key), source.name)
 
-    def _composed(self, pairs: list[_Pair], wanted: int) -> list[Script]:
+    def _composed(self, pairs: list[Pair], wanted: int) -> list[Script]:
         """Every question once before any is asked again; a conversation keeps to one split."""
         found: list[Script] = []
         config = self.config
@@ -162,7 +165,7 @@ class Texts:
                 found += self._composed_of(own, split, max(count, 0))
         return found
 
-    def _composed_of(self, pairs: list[_Pair], split: str, wanted: int) -> Iterator[Script]:
+    def _composed_of(self, pairs: list[Pair], split: str, wanted: int) -> Iterator[Script]:
         stream, left, number = self._stream(pairs, split), len(pairs), 0
         while number < wanted if wanted else left > 0:
             rng = np.random.default_rng(seed_of(self.config.seed, "compose", split, str(number)))
@@ -173,13 +176,13 @@ class Texts:
             yield Script(id=f"{split}-{number:06d}", split=split, source=source, lines=self._talk(chosen, rng))
             number += 1
 
-    def _stream(self, pairs: list[_Pair], split: str) -> Iterator[_Pair]:
+    def _stream(self, pairs: list[Pair], split: str) -> Iterator[Pair]:
         for again in range(1 << 30):
             rng = np.random.default_rng(seed_of(self.config.seed, "order", split, str(again)))
             for place in rng.permutation(len(pairs)):
                 yield pairs[place]
 
-    def _talk(self, pairs: list[_Pair], rng: np.random.Generator) -> tuple[Line, ...]:
+    def _talk(self, pairs: list[Pair], rng: np.random.Generator) -> tuple[Line, ...]:
         config, phrases, rules = self.config, self.phrases, self._prompts.rules
         exchanges = [_pick(phrases.greetings, rng)] if rng.random() < config.greeting_chance else []
         for pair in pairs:
