@@ -138,6 +138,8 @@ def model(out: str = RUNS) -> DuplexStage:
         data=f"{out}/data/talks",
         out=f"{out}/model",
         recipe="recipes/duplex_mini.py",
+        dtype="int8",
+        packed=True,
     )
 
 

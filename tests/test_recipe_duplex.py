@@ -15,6 +15,7 @@ from train import tiny
 from train.conversing import DEPTH
 
 from duologue import Pipeline
+from duologue.checkpoints import open_model
 from duologue.checkpoints.codecs import save_codec
 from duologue.data.dialogue import DialogueSource, make_dialogues
 from duologue.errors import TrainError
@@ -69,7 +70,12 @@ def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
     stages["model"].run()
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     assert "| two | 2 |" in card and "- pairs (CC0)" in card
+    plain, packed = (open_model(tmp_path / name).tensors("moshi.safetensors") for name in ("live/export", "model"))
+    assert {name.removesuffix(".int8") for name in packed if not name.endswith(".scale")} == set(plain)
+    assert {"text_head.weight.int8", "audio_embedding.table.weight.int8"} <= set(packed)
     moshi = Pipeline.from_pretrained(tmp_path / "model").model
+    table, wanted = moshi.model.audio_embedding.table.weight, plain["audio_embedding.table.weight"]
+    torch.testing.assert_close(table.float(), wanted, atol=0.01 * float(wanted.abs().max()), rtol=0.01)
     with torch.inference_mode():
         state, live = moshi.init_state(1), torch.tensor([True])
         moshi.listen(state, torch.zeros(1, moshi.spec.input_samples), live)

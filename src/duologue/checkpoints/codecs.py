@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from duologue import config
 from duologue.checkpoints.folders import CODEC, open_model, save_model
@@ -29,10 +30,13 @@ def save_codec(mimi: Mimi, folder: str | Path, *, card: str = "", half: bool = F
     """
     tensors = mimi_to_tensors(mimi)
     if half:
-        tensors = {
-            name: tensor if "_codebook." in name else tensor.to(torch.float16) for name, tensor in tensors.items()
-        }
+        tensors = halved(tensors)
     return save_model(folder, family=CODEC, model=mimi.config, tensors={WEIGHTS: tensors}, card=card)
+
+
+def halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A codec's tensors in float16, but for the codebooks."""
+    return {name: tensor if "_codebook." in name else tensor.to(torch.float16) for name, tensor in tensors.items()}
 
 
 def load_codec(folder: str | Path) -> Mimi:

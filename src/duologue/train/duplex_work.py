@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from duologue import config as configs
 from duologue.checkpoints import open_model, save_model
+from duologue.checkpoints.codecs import halved
 from duologue.errors import TrainError
 from duologue.models.moshi.generation import Sampling
 from duologue.models.moshi.loading import CODEC_FILE, MODEL_FILE, TEXT_FILES, DType, FamilyConfig
+from duologue.nn.quant import pack_int8
 from duologue.train.loop import Result
 from duologue.train.stages import find
 
@@ -42,6 +46,7 @@ class DuplexStage:
     recipe: str  # the name of the recipe, for the card
     sampling: Sampling = field(default_factory=Sampling)
     dtype: DType = "bfloat16"  # that it is run in
+    packed: bool = False  # int8 linear layers and embeddings, everything else in float16: half of bfloat16's size
 
     def run(self) -> None:
         last = Path(self.stages[-1]) / "export"
@@ -50,11 +55,15 @@ class DuplexStage:
         found = open_model(last)
         found.require_family("moshi")
         config = configs.from_dict(FamilyConfig, found.model, where=f"{last}/config.json: model")
+        tensors = {name: found.tensors(name) for name in (MODEL_FILE, CODEC_FILE)}
+        if self.packed:
+            tensors[MODEL_FILE] = pack_int8(tensors[MODEL_FILE], rest=torch.float16)
+            tensors[CODEC_FILE] = halved(tensors[CODEC_FILE])
         save_model(
             self.out,
             family="moshi",
             model=replace(config, sampling=self.sampling, dtype=self.dtype),
-            tensors={name: found.tensors(name) for name in (MODEL_FILE, CODEC_FILE)},
+            tensors=tensors,
             files={name: found.file(name) for name in TEXT_FILES if name in found.files},
             card="\n".join(self._card()) + "\n",
         )

@@ -1,7 +1,7 @@
 """From a model folder of our own layout to a running `Moshi`, and what is to be written into one.
 
-The folder holds moshi.safetensors (linear layers may be int8 or int4), mimi.safetensors (kyutai's layout) and a
-tokenizer: tokenizer.json, or tokenizer.model of SentencePiece. Published folders: `released_family`.
+The folder holds moshi.safetensors (linear layers may be int8 or int4, embeddings int8), mimi.safetensors (kyutai's
+layout) and a tokenizer: tokenizer.json, or tokenizer.model of SentencePiece. Published folders: `released_family`.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import may_round, meta_model, quantize_moshi
 from duologue.models.moshi.text import Pieces, load_pieces
 from duologue.nn.packed import pack_linears
-from duologue.nn.quant import release, shape_like
+from duologue.nn.quant import release, shape_like, unpack_int8
 from duologue.nn.quant_matrix import QuantMatrix
 from duologue.nn.weight_files import fill
 
 MODEL_FILE, CODEC_FILE, TEXT_FILES = "moshi.safetensors", "mimi.safetensors", ("tokenizer.json", "tokenizer.model")
+_TABLE = ".table.weight"  # in the names of what `embeddings` looks up
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16, "int4": torch.bfloat16}
 BITS = {"int8": 8, "int4": 4}
 DType = Literal["float32", "bfloat16", "int8", "int4"]
@@ -78,11 +79,17 @@ def from_folder(folder: Folder, artefact: Callable[[str], Path], **parts: Any) -
     config = configs.from_dict(FamilyConfig, folder.model, where=f"{folder.path}/config.json: model")
     text = next((name for name in TEXT_FILES if name in folder.files), TEXT_FILES[0])
     pieces = load_pieces(folder.file(text), silent=silent(config.language_model))
-    model, tensors = meta_model(config.language_model), folder.tensors(MODEL_FILE)
+    model, tensors = meta_model(config.language_model), _with_tables(folder.tensors(MODEL_FILE))
     shape_like(model, tensors)
     fill(model, tensors, where=f"{folder.path}/{MODEL_FILE}")
     codec = mimi_from_tensors(folder.tensors(CODEC_FILE), config.mimi, where=f"{folder.path}/{CODEC_FILE}")
     return assemble(model, codec, pieces, config)
+
+
+def _with_tables(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Embeddings that are int8 in the file as they are looked up: in floating point."""
+    tables = {name: tensor for name, tensor in tensors.items() if _TABLE in name}
+    return {name: tensor for name, tensor in tensors.items() if name not in tables} | unpack_int8(tables)
 
 
 def folder_parts(config: FamilyConfig, model: MoshiModel, mimi: Mimi, tokenizer: Path) -> dict[str, Any]:
