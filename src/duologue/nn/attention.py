@@ -201,6 +201,8 @@ def attend(q_BHTD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor, mask_BTK: Tensor | No
     """
     B, H, T, D = q_BHTD.shape
     group = H // k_BHTD.shape[1]
+    if T == 1 and group == 1 and mask_BTK is None:  # a step of a stream: as few calls as can be
+        return F.scaled_dot_product_attention(q_BHTD, k_BHTD, v_BHTD).reshape(B, 1, H * D)
     mask = None if mask_BTK is None else mask_BTK[:, None]
     if group > 1:  # the queries that share a key head become steps of it: no copy of the keys
         q_BHTD = q_BHTD.reshape(B, H // group, group * T, D)

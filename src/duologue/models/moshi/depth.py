@@ -19,6 +19,10 @@ from duologue.models.moshi.embeddings import TokenEmbedding
 from duologue.nn.attention import attend
 from duologue.nn.window_transformer import make_norm
 
+Memory = tuple[Tensor, Tensor, Tensor]
+"""Of one layer and one step of a frame: where its key and value go, [N, 2 * key_heads, D]; the keys and the values of
+the steps up to it, [N, key_heads, S, D]. All three are views of the same numbers."""
+
 
 class DepthSet(nn.Module):
     """One set of weights of one layer."""
@@ -56,19 +60,15 @@ class DepthBlock(nn.Module):
         x_NSD = x_NSD + per_step([one.out for one in sets], attend(q, k, v, mask_NSS))
         return x_NSD + per_step([one.feed_forward for one in sets], self.ffn_norm(x_NSD))
 
-    def step(self, x_ND: Tensor, step: int, kept_NHSD: Tensor) -> Tensor:
-        """Runs one step. A step is made of many small calls, and each costs: so there are as few as can be.
-
-        Args:
-            kept_NHSD: keys, then values of the frame's steps before; this one's are written there.
-        """
+    def step(self, x_ND: Tensor, step: int, memory: Memory) -> Tensor:
+        """Runs one step. A step is made of many small calls, and each costs: so there are as few as can be."""
         one: Any = self.sets[self.weight_of[step]]
-        qkv_ND = one.qkv(self.attention_norm(x_ND)).to(kept_NHSD.dtype)
-        qkv_NHD = qkv_ND.view(len(x_ND), self.heads + 2 * self.key_heads, -1)
-        kept_NHSD[:, :, step] = qkv_NHD[:, self.heads :]
-        k, v = kept_NHSD[:, :, : step + 1].chunk(2, dim=1)
-        mixed_NSD = attend(qkv_NHD[:, : self.heads, None], k, v)
-        x_ND = x_ND + one.out(mixed_NSD[:, 0].to(x_ND.dtype))
+        new_NHD, keys_NHSD, values_NHSD = memory
+        qkv_NHD = one.qkv(self.attention_norm(x_ND)).view(len(x_ND), self.heads + 2 * self.key_heads, -1)
+        new_NHD.copy_(qkv_NHD[:, self.heads :])
+        q_NHSD = qkv_NHD[:, : self.heads, None].to(keys_NHSD.dtype)
+        mixed_ND = attend(q_NHSD, keys_NHSD, values_NHSD)[:, 0]
+        x_ND = x_ND + one.out(mixed_ND.to(x_ND.dtype))
         return x_ND + one.feed_forward(self.ffn_norm(x_ND))
 
 
@@ -125,11 +125,15 @@ class DepthTransformer(nn.Module):
         # As in nn.ring: on a CPU half-precision keys are slow.
         dtype = torch.float32 if z_ND.device.type == "cpu" else z_ND.dtype
         kept = z_ND.new_empty(c.layers, len(z_ND), 2 * c.key_heads, count, c.dim // c.heads, dtype=dtype)
-        blocks: list[tuple[Any, Tensor]] = list(zip(self.layers, kept.unbind(), strict=True))
+        keys, values = kept.chunk(2, dim=2)
+        layers: list[Any] = list(self.layers)
         for step in range(count):
-            x_ND = inputs[step] + self._embed(step, token_N)
-            for layer, kept_NHSD in blocks:
-                x_ND = layer.step(x_ND, step, kept_NHSD)
+            x_ND, seen = inputs[step] + self._embed(step, token_N), slice(step + 1)
+            each = zip(
+                kept[..., step, :].unbind(), keys[..., seen, :].unbind(), values[..., seen, :].unbind(), strict=True
+            )
+            for layer, memory in zip(layers, each, strict=True):
+                x_ND = layer.step(x_ND, step, memory)
             token_N = choose(step, self._score(step, x_ND))
             said.append(token_N)
         return torch.stack(said, 1)
