@@ -180,9 +180,48 @@ def test_a_model_that_never_ends_is_stopped():
         Pipeline(Endless())(tone(1.0))
 
 
-def test_a_duplex_model_is_refused():
+def test_a_conversation_by_turns_needs_a_model_that_takes_turns():
     class Duplex(EchoModel):
         spec = StreamSpec(input_rate=16_000, output_rate=24_000, duplex=True)
 
     with pytest.raises(PartError, match="need a turn-taking model"):
         Pipeline(Duplex()).conversation()
+
+
+def test_a_duplex_model_hears_a_recording_and_is_heard_until_it_is_quiet():
+    """It hums from the third tick after the first loud one, for five ticks, and has a word for the first of them."""
+
+    class Hums(EchoModel):
+        spec = StreamSpec(input_rate=16_000, output_rate=24_000, duplex=True)
+
+        def init_state(self, slots):
+            self.heard, self.loud = 0, None
+            return super().init_state(slots)
+
+        def listen(self, state, audio_BN, live_B):
+            assert audio_BN.shape == (1, 1280)
+            self.heard += 1
+            self.loud = self.heard if self.loud is None and float(audio_BN.abs().max()) > 0.1 else self.loud
+
+        def speak(self, state, live_B):
+            since = -1 if self.loud is None else self.heard - self.loud - 3
+            return Frame(
+                audio_BN=torch.full((1, 1920), 0.5 if 0 <= since < 5 else 0.0),
+                samples_B=torch.tensor([1920]),
+                ids_BT=torch.tensor([[7 if since == 0 else -1]]),
+                done_B=torch.tensor([False]),
+            )
+
+        def text(self, ids):
+            return "hum" * len(ids)
+
+    question = np.concatenate([np.zeros(16_000, np.float32), tone(0.1)])  # 1.1 s: fourteen ticks, the last one broken
+    events = list(Pipeline(Hums()).stream(question, sample_rate=16_000))
+    audio = np.concatenate([event.samples for event in events if isinstance(event, Audio)])
+    begin = (12 + 3) * 1920  # the tone begins in the thirteenth tick
+    assert (audio[begin : begin + 5 * 1920] == 0.5).all() and not audio[:begin].any()
+    assert len(audio) == begin + 5 * 1920 + round(2.0 * 24_000) and not audio[begin + 5 * 1920 :].any()
+    assert [event.text for event in events if isinstance(event, Text)] == ["hum"]
+    metrics = events[-1].metrics
+    assert metrics.first_audio_ms == pytest.approx(16 * 80 - 1100, abs=1) and metrics.question_seconds == 1.1
+    assert metrics.text == "hum" and metrics.real_time_factor > 0

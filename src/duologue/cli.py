@@ -118,6 +118,8 @@ def ask(
         metrics = _answer(pipeline, question, writer, show=not as_json)
     if as_json:
         print(json.dumps({**metrics.as_dict(), "audio": str(out) if writer and writer.samples else None}))
+    if pipeline.model.spec.duplex and not metrics.text:
+        _fail(f"{question}: the model had nothing to say to it; speak closer to the microphone, or ask another thing")
     if not metrics.transcript and not metrics.text:
         _fail(f"{question}: heard no speech in it, so there is no answer; speak closer to the microphone or louder")
     if not as_json:

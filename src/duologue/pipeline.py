@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,6 +25,8 @@ from duologue.streaming.events import Audio, Clock, Done, Event, Heard, Metrics,
 from duologue.streaming.protocol import Frame, StreamingModel
 
 _LONGEST_ANSWER = 300.0  # seconds of speech
+REST = 2.0  # seconds
+_QUIET = 0.01  # samples below -40 dB
 _MOST_IDLE = 2_000  # steps in a row that bring neither text nor speech
 
 
@@ -73,7 +75,9 @@ class Conversation:
 
     def __init__(self, model: StreamingModel):
         if model.spec.duplex:
-            raise PartError("Pipeline: need a turn-taking model, got a duplex one; serve it with `duologue serve`")
+            raise PartError(
+                "Conversation: need a turn-taking model, got a duplex one; use Pipeline.stream"
+            )
         self.model, self.spec = model, model.spec
         self._live = torch.tensor([True])
         self._framer = Framer(self.spec.input_samples)
@@ -173,6 +177,52 @@ class Conversation:
                 )
 
 
+class Line:
+    """A recording played to a full-duplex model, which speaks whenever it wants to, and then silence until it has been
+    quiet for `REST` seconds."""
+
+    def __init__(self, model: StreamingModel):
+        self.model, self.spec = model, model.spec
+        self._ids: list[int] = []
+
+    def play(self, samples: np.ndarray) -> Iterator[Event]:
+        """The model's side from the first sample of the recording on: every tick of it, silent or not, and its text.
+
+        Times in the metrics are on the line's own clock, from the recording's end, below 0 before it. How long the
+        machine computed is in `real_time_factor` alone.
+        """
+        size, tick, seconds = self.spec.input_samples, self.spec.tick, len(samples) / self.spec.input_rate
+        ticks, rest, begin = 0, 0.0, time.perf_counter()
+        clock = Clock(seconds, self.spec.output_rate, time=lambda: ticks * tick)
+        live_B, text = torch.tensor([True]), ""
+        with torch.inference_mode():
+            state = self.model.init_state(1)
+        while ticks * tick < seconds or (rest < REST and ticks * tick < seconds + _LONGEST_ANSWER):
+            heard_N = samples[ticks * size : (ticks + 1) * size]
+            heard_BN = torch.from_numpy(np.pad(heard_N, (0, size - len(heard_N))).astype(np.float32))[None]
+            with torch.inference_mode():
+                self.model.listen(state, heard_BN, live_B)
+                frame = self.model.speak(state, live_B)
+            ticks += 1
+            before, text = text, self._text(frame)
+            said_N = frame.audio_BN[0, : int(frame.samples_B[0])].float().numpy()
+            quiet = text == before and float(np.abs(said_N).max(initial=0.0)) < _QUIET
+            rest = rest + tick if quiet and ticks * tick > seconds else 0.0
+            if len(text) > len(before):
+                clock.text(text)
+                yield Text(text[len(before) :])
+            if len(said_N):
+                clock.audio(said_N)
+                yield Audio(said_N)
+        taken = (time.perf_counter() - begin) / (ticks * tick)
+        metrics = clock.metrics(transcript="", question_seconds=seconds)
+        yield Done(replace(metrics, real_time_factor=round(taken, 4)))
+
+    def _text(self, frame: Frame) -> str:
+        self._ids += [token for token in frame.ids_BT[0].tolist() if token >= 0]
+        return self.model.text(self._ids)
+
+
 class Pipeline:
     """Answers questions with a model; every call is a conversation of its own."""
 
@@ -216,12 +266,17 @@ class Pipeline:
     def stream(self, source: str | Path | np.ndarray, *, sample_rate: int | None = None) -> Iterator[Event]:
         """Asks one question and gives what happens as it happens; `Done` comes last.
 
+        A full-duplex model has the recording played to it (`Line`): its sound is its whole side of the line.
+
         Args:
             source: an audio file, or samples in [-1, 1], [N] or [N, channels].
             sample_rate: of samples; None for the model's own.
         Raises:
             AudioError: the source is not usable audio.
         """
+        if self.model.spec.duplex:
+            yield from Line(self.model).play(np.concatenate(list(self._blocks(source, sample_rate))))
+            return
         conversation = self.conversation()
         tick = self.model.spec.input_samples
         for block in self._blocks(source, sample_rate):
