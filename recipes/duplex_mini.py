@@ -110,7 +110,7 @@ def two(out: str = RUNS) -> TrainConfig:
         base.task, start=f"{out}/one/export", apart=0.25, text_share=0.0, texts=(), text_mask=0.1, ahead=(-0.16, 0.16)
     )
     optimizer = replace(base.optimizer, lr=3e-4, final=0.2)
-    return replace(base, name="two", task=task, steps=850, optimizer=optimizer, ema=0.99, out=f"{out}/two")
+    return replace(base, name="two", task=task, steps=550, optimizer=optimizer, ema=0.99, out=f"{out}/two")
 
 
 def live(out: str = RUNS) -> TrainConfig:
@@ -127,7 +127,7 @@ def live(out: str = RUNS) -> TrainConfig:
         weights=replace(base.task.weights, padding=0.5),
     )
     optimizer = replace(base.optimizer, lr=6e-5, warmup=20, final=0.1)
-    return replace(base, name="live", task=task, steps=120, optimizer=optimizer, eval_every=60, out=f"{out}/live")
+    return replace(base, name="live", task=task, steps=150, optimizer=optimizer, eval_every=75, out=f"{out}/live")
 
 
 def model(out: str = RUNS) -> DuplexStage:

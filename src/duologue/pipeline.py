@@ -206,13 +206,13 @@ class Line:
             ticks += 1
             before, text = text, self._text(frame)
             said_N = frame.audio_BN[0, : int(frame.samples_B[0])].float().numpy()
-            quiet = text == before and float(np.abs(said_N).max(initial=0.0)) < _QUIET
-            rest = rest + tick if quiet and ticks * tick > seconds else 0.0
+            loud = float(np.abs(said_N).max(initial=0.0)) >= _QUIET  # what is below is a codec's silence
+            rest = rest + tick if not loud and text == before and ticks * tick > seconds else 0.0
             if len(text) > len(before):
                 clock.text(text)
                 yield Text(text[len(before) :])
             if len(said_N):
-                clock.audio(said_N)
+                clock.audio(said_N if loud else np.zeros_like(said_N))
                 yield Audio(said_N)
         taken = (time.perf_counter() - begin) / (ticks * tick)
         metrics = clock.metrics(transcript="", question_seconds=seconds)

@@ -140,7 +140,8 @@ def _write(cache: RingCache, layer: int, k_RHTD: Tensor, v_RHTD: Tensor, plan: R
     place_N = plan.place_N + layer * plan.layer_stride
     for kept, new_RHTD in ((cache.k_BLHTD, k_RHTD), (cache.v_BLHTD, v_RHTD)):
         dim = kept.shape[-1]
-        new_ND, flat = new_RHTD.detach()[:, :, -plan.kept :].reshape(-1, dim), kept.view(-1, dim)
+        last_RHTD = new_RHTD.detach() if new_RHTD.shape[2] == plan.kept else new_RHTD.detach()[:, :, -plan.kept :]
+        new_ND, flat = last_RHTD.reshape(-1, dim), kept.view(-1, dim)
         if plan.live_N is not None:
             new_ND = torch.where(plan.live_N, new_ND, flat[place_N])
         flat.index_copy_(0, place_N, new_ND)

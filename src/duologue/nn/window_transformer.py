@@ -69,7 +69,7 @@ class RMSNorm(nn.RMSNorm):
             self._twice = mark, torch.cat([weight, weight]).detach()
         dim = x.shape[-1]
         both = torch.layer_norm(torch.cat([x, -x], dim=-1), (2 * dim,), self._twice[1], None, self.eps)
-        return both[..., :dim].contiguous()
+        return both.narrow(-1, 0, dim).contiguous()
 
 
 def make_norm(kind: str, dim: int, eps: float) -> nn.Module:
