@@ -75,9 +75,7 @@ class Conversation:
 
     def __init__(self, model: StreamingModel):
         if model.spec.duplex:
-            raise PartError(
-                "Conversation: need a turn-taking model, got a duplex one; use Pipeline.stream"
-            )
+            raise PartError("Conversation: need a turn-taking model, got a duplex one; use Pipeline.stream")
         self.model, self.spec = model, model.spec
         self._live = torch.tensor([True])
         self._framer = Framer(self.spec.input_samples)

@@ -40,13 +40,15 @@ def make_codes(model: MoshiModel, *, rows: int = 2, frames: int = 9) -> torch.Te
     return codes
 
 
-def told(text, word, audio=((0.0,),), audio_known=((False,),), known=None) -> Told:
+def told(text, word, audio=((0.0,),), audio_known=((False,),), known=None, heard=(), heard_word=()) -> Told:
     text_BT = torch.tensor(text)
     return Told(
         text_BT=text_BT,
         text_known_BT=torch.ones_like(text_BT, dtype=torch.bool) if known is None else torch.tensor(known),
         word_BT=torch.tensor(word),
         silent_BT=torch.zeros(0),
+        heard_N=torch.tensor(heard),
+        heard_word_N=torch.tensor(heard_word, dtype=torch.bool),
         audio_NK=torch.tensor(audio),
         audio_known_NK=torch.tensor(audio_known),
         right_NK=torch.tensor(audio_known),
@@ -61,13 +63,17 @@ def test_the_weights_of_a_case_worked_out_by_hand():
         audio=[[1.0, 2.0, 3.0], [5.0, 0.0, 7.0]],
         audio_known=[[True, True, True], [True, False, True]],
         known=[[True, True, True], [True, True, False]],
+        heard=[3.0, 1.0],
+        heard_word=[True, False],
     )
     config = make_model().config
-    weights = LossWeights(semantic=10.0, padding=0.25, text=2.0, reading=0.5)
+    weights = LossWeights(semantic=10.0, padding=0.25, text=2.0, reading=0.5, heard=0.1)
     loss, numbers = combine(case, torch.tensor([False, True]), weights, config)
     text = (2 + 4 + 0.25 * 1) / 2.25
     audio = (10 * 1 + 2 + 3 + 10 * 5 + 7) / (10 + 1 + 1 + 10 + 1)
-    assert float(loss) == pytest.approx(2 * text + 0.5 * (3 + 5) / 2 + audio)
+    heard = (3 + 0.25 * 1) / 1.25
+    assert float(loss) == pytest.approx(2 * text + 0.1 * heard + 0.5 * (3 + 5) / 2 + audio)
+    assert float(numbers["heard"]) == 3.0
     assert float(numbers["text"]) == pytest.approx(text) and float(numbers["audio"]) == pytest.approx(audio)
     assert float(numbers["words"]) == pytest.approx(3.0) and float(numbers["reading"]) == pytest.approx(4.0)
 
@@ -165,16 +171,18 @@ def test_text_alone_teaches_no_sound():
 def test_beginnings_and_false_starts_are_told_from_the_chance_of_silence():
     config, frames = make_model().config, 3 * LEAD
     text = torch.full((1, frames), PAD)
-    text[0, 2 * LEAD] = END_PAD
+    text[0, 2 * LEAD], text[0, 2 * LEAD + 1] = END_PAD, 7
     chance = torch.full((1, frames), 0.9)
     chance[0, 2 * LEAD] = 0.2
     measures = Measures(config)
-    empty = told([[0.0] * frames], [[False] * frames])
+    costs = [0.0] * frames
+    costs[2 * LEAD + 1] = 1.5
+    empty = told([costs], [[False] * frames])
     measures.add(replace(empty, silent_BT=chance.log()), text[:, None])
     found = measures.result(12.5)
     assert found["taken"] == pytest.approx(1 - 0.2 * 0.9 ** (LEAD - 1))
     assert found["false_starts"] == pytest.approx(0.1 * 60 * 12.5)
-    assert found["text"] == 0 and found["words"] == 0 and found["perplexity"] == 1
+    assert found["first"] == 1.5 and found["words"] == 0 and found["perplexity"] == 1
 
 
 def test_delays_of_either_side():

@@ -178,9 +178,51 @@ def test_a_side_alone_stands_in_its_own_place_with_its_own_words(folder, task):
     assert 40 <= int(quiet.sum()) <= 80 and 40 <= int(deaf.sum()) <= 80 and not (quiet & deaf).any()
     with torch.no_grad():
         found = made.evaluate(made.build())
-    assert found.keys() >= {"heard", "words", "code_1"}
+    assert found.keys() >= {"heard_apart", "words", "code_1"} and "heard" not in found, "there is no head for it"
     with pytest.raises(ConfigError, match="apart"):
         duplex_task(folder, streams="mixed", apart=0.5)
+
+
+def test_it_learns_to_write_down_what_it_hears(folder, task, tmp_path):
+    made = duplex_task(folder, hear_delay=5, rows=6, text_share=0.34, apart=0.5, text_mask=0.0).make()
+    made.prepare()
+    model, c = made.build(), made.sides.config
+    place = (next(each for each in made._talks["train"] if each.id == "talk-0"), 0, 40)
+    hello = made.sides.encode("hello")
+    heard = made._rows.heard_words(*place)
+    assert heard[6 : 6 + len(hello)].tolist() == hello, "it begins in frame 1"
+    assert (heard[:5] == ZERO).all() and (heard[6 + len(hello) :] == c.padding_id).all()
+    longer = made._rows.heard_words(*place[:2], 44)
+    assert torch.equal(longer[:40], heard) and (longer[40:] == ZERO).all()
+
+    batches = [make() for make, _ in zip(made.batches(0, 0), range(20), strict=False)]
+    for batch in batches:
+        deaf_B = (batch.codes_BKT[:, 1 + BOOKS :] == ZERO).flatten(1).all(1)
+        assert torch.equal((batch.heard_BT == ZERO).all(1), deaf_B) and batch.read_B[:2].all()
+    loss, numbers = made.loss(model, batches[0])
+    loss.backward()
+    assert float(numbers["heard"]) > 1 and model.hear.weight.grad.any()
+    with torch.no_grad():
+        assert made.evaluate(model)["heard"] > 1
+    made.export(model, tmp_path / "export")
+    again = duplex_task(folder, start=str(tmp_path / "export"), codec="").make().build()
+    assert again.config.hear_delay == 5 and torch.equal(again.hear.weight, model.hear.weight)
+
+
+def test_a_model_that_goes_on_may_be_given_the_head_for_what_it_hears(folder, whole):
+    model = duplex_task(folder, start=str(whole / "export"), codec="", hear_delay=5).make().build()
+    assert torch.equal(model.hear.weight, torch.eye(len(model.hear.weight)))
+    z = torch.randn(3, model.config.temporal.dim)
+    torch.testing.assert_close(model.score_heard(z), model.text_head(z))
+
+
+def test_heard_codebooks_are_missing_as_often_as_asked_and_never_the_first(folder):
+    made = duplex_task(folder, rows=6, text_share=0.0, heard_drop=0.5).make()
+    made.prepare()
+    rows = torch.cat([make().codes_BKT for make, _ in zip(made.batches(0, 0), range(30), strict=False)])
+    there = (rows[:, 1 + BOOKS :, :10] != ZERO).all(2)  # [rows, heard codebooks]
+    assert there[:, 0].all() and 60 <= int((~there[:, -1]).sum()) <= 120
+    assert (there.int().diff(dim=1) <= 0).all() and (rows[:, 1 : 1 + BOOKS, :10] != ZERO).all()
 
 
 def test_silence_of_the_own_channel_has_one_code(task):

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -178,19 +178,37 @@ class Rows:
         row_KT[1 + first : 1 + last, : len(codes_TK)] = codes_TK[:, first:last].T
         return row_KT
 
-    def drawn(
-        self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator, **options: Any
-    ) -> Tensor:
-        """A row from anywhere; `odds` as `odds_of`, options as `row`."""
-        talk = talks[int(np.searchsorted(odds, rng.random()))]
-        begin = max(0, int(rng.integers(-int(EARLY * frames), max(1, talk.frames - frames + 1))))
-        return self.row(talk, begin, frames, **options)
+    def heard_words(self, talk: Talk, begin: int, frames: int) -> Tensor:
+        """What `MoshiModel.score_heard` is to write in a row's frames, [frames]; ZERO where nothing is known."""
+        delay, text_T = self.config.hear_delay, torch.full((frames,), ZERO)
+        if delay is None or self.streams != "two":
+            return text_T
+        text = interleave(
+            talk.words[USER],
+            encode=self.encode,
+            frames=talk.frames,
+            frame_rate=self.frame_rate,
+            pad=self.config.padding_id,
+            end_of_pad=self.config.end_padding_id,
+            unknown=ZERO,
+            ahead=-delay / self.frame_rate,
+            queue=True,
+        )
+        text_T[: max(0, talk.frames - begin)] = torch.tensor(text[begin : begin + frames])
+        return text_T
 
-    def all(self, talks: Sequence[Talk], frames: int, **options: Any) -> Iterator[Tensor]:
-        """Every row of every conversation, one after the other; options as `row`."""
+    def draw(
+        self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator
+    ) -> tuple[Talk, int, int]:
+        """A row from anywhere, as the first arguments of `row`; `odds` as `odds_of`."""
+        talk = talks[int(np.searchsorted(odds, rng.random()))]
+        return talk, max(0, int(rng.integers(-int(EARLY * frames), max(1, talk.frames - frames + 1)))), frames
+
+    def all(self, talks: Sequence[Talk], frames: int) -> Iterator[tuple[Talk, int, int]]:
+        """Every row of every conversation, one after the other, likewise."""
         for talk in talks:
             for begin in range(0, talk.frames, frames):
-                yield self.row(talk, begin, frames, **options)
+                yield talk, begin, frames
 
     def of_text(self, ids: Sequence[Sequence[int]], frames: int, rng: np.random.Generator) -> Tensor:
         """A row of drawn texts without sound: one piece a frame, the padding that announces a word before each text."""

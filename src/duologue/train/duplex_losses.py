@@ -30,11 +30,12 @@ class LossWeights:
     semantic: float = 100.0  # of a side's first codebook, where another one counts 1
     padding: float = 0.5  # of a frame in which no word is written, where another one counts 1
     user: float = 1.0  # times that of what the user says, where the depth transformer has steps for it
+    heard: float = 1.0  # of what the user says, written down, where the model has a head for it
     text: float = 1.0  # of all text of conversations, beside their sound
     reading: float = 1.0  # of text without sound
 
     def __post_init__(self):
-        if min(self.semantic, self.padding, self.user, self.text, self.reading) < 0:
+        if min(self.semantic, self.padding, self.user, self.heard, self.text, self.reading) < 0:
             raise ConfigError(f"LossWeights: need numbers from 0, got {self}")
 
     def of_codebooks(self, config: MoshiConfig, like: Tensor) -> Tensor:
@@ -52,18 +53,27 @@ class Told:
     text_known_BT: Tensor
     word_BT: Tensor  # known, and no padding
     silent_BT: Tensor  # log-probability of the padding token, where asked for; else empty
+    heard_N: Tensor  # of the pieces of what is heard, in some order
+    heard_word_N: Tensor  # no padding
     audio_NK: Tensor  # of N frames; 0 where unknown
     audio_known_NK: Tensor
     right_NK: Tensor  # the best code is the known one
 
 
 def tell(
-    model: MoshiModel, codes_BKT: Tensor, *, share: float = 1.0, still: float = 1.0, hazards: bool = False
+    model: MoshiModel,
+    codes_BKT: Tensor,
+    heard_BT: Tensor | None = None,
+    *,
+    share: float = 1.0,
+    still: float = 1.0,
+    hazards: bool = False,
 ) -> Told:
     """Runs a model over rows.
 
     Args:
         codes_BKT: as `MoshiModel.forward`.
+        heard_BT: the pieces of what is heard (`duplex_data.Rows.heard_words`); None: they are not known.
         share: of the frames with sound, drawn with torch's generator, that go through the depth transformer.
         still: of those of them whose codes are the same as in the frame before.
         hazards: also give `silent_BT`.
@@ -84,12 +94,15 @@ def tell(
         scores_NV = model.text_head(z_BTD[known_BT]).float()
     ce_N = F.cross_entropy(scores_NV, text_BT[known_BT], reduction="none")
     padding_BT = (text_BT == c.padding_id) | (text_BT == c.end_padding_id)
+    heard_N, heard_word_N = _heard(model, z_BTD, heard_BT)
     audio_NK, audio_known_NK, right_NK = _sound(model, z_BTD, target_BTK, share, still)
     return Told(
         text_BT=ce_N.new_zeros(B, T).masked_scatter(known_BT, ce_N),
         text_known_BT=known_BT,
         word_BT=known_BT & ~padding_BT,
         silent_BT=silent_BT,
+        heard_N=heard_N,
+        heard_word_N=heard_word_N,
         audio_NK=audio_NK,
         audio_known_NK=audio_known_NK,
         right_NK=right_NK,
@@ -103,6 +116,16 @@ def _memory(config: WindowConfig, rows: int, steps: int, device: torch.device) -
     return RingCache.make(
         rows, layers=c.layers, kv_heads=c.key_heads, capacity=capacity, head_dim=c.head_dim, like=like
     )
+
+
+def _heard(model: MoshiModel, z_BTD: Tensor, heard_BT: Tensor | None) -> tuple[Tensor, Tensor]:
+    if model.hear is None or heard_BT is None:
+        none = z_BTD.new_zeros(0)
+        return none, none.bool()
+    known_BT, paddings = heard_BT >= 0, (model.config.padding_id, model.config.end_padding_id)
+    heard_N = heard_BT[known_BT]
+    ce_N = F.cross_entropy(model.score_heard(z_BTD[known_BT]).float(), heard_N, reduction="none")
+    return ce_N, ~torch.isin(heard_N, heard_N.new_tensor(paddings))
 
 
 def _sound(
@@ -151,13 +174,16 @@ def combine(
     text = mean(told.text_BT, weight_BT)
     reading = mean(told.text_BT, (told.text_known_BT & read_B[:, None]).float())
     audio = mean(told.audio_NK, told.audio_known_NK * weights.of_codebooks(config, told.audio_NK))
+    heard = mean(told.heard_N, torch.where(told.heard_word_N, 1.0, weights.padding))
     numbers: dict[str, float | Tensor] = {
         "text": text.detach(),
         "words": mean(told.text_BT, (told.word_BT & spoken_BT).float()).detach(),
         "reading": reading.detach(),
         "audio": audio.detach(),
     }
-    return weights.text * text + weights.reading * reading + audio, numbers
+    if len(told.heard_N):
+        numbers["heard"] = mean(told.heard_N, told.heard_word_N.float()).detach()
+    return weights.text * text + weights.heard * heard + weights.reading * reading + audio, numbers
 
 
 class Measures:
@@ -172,19 +198,21 @@ class Measures:
         known_BT, word_BT = told.text_known_BT, told.word_BT
         self._sum("text", told.text_BT, known_BT)
         self._sum("words", told.text_BT, word_BT)
+        if len(told.heard_N):
+            self._sum("heard", told.heard_N, told.heard_word_N)
         for book in range(told.audio_NK.shape[1]):
             self._sum(f"code_{book + 1}", told.audio_NK[:, book], told.audio_known_NK[:, book])
             self._sum(f"right_{book + 1}", told.right_NK[:, book], told.audio_known_NK[:, book])
         if self.config.delays[0] == 0:
-            for row_T, silent_T in zip(codes_BKT[:, 0], told.silent_BT, strict=True):
-                self._turns(row_T, silent_T)
+            for row_T, silent_T, ce_T in zip(codes_BKT[:, 0], told.silent_BT, told.text_BT, strict=True):
+                self._turns(row_T, silent_T, ce_T)
 
     def _sum(self, name: str, values: Tensor, where: Tensor) -> None:
         total = self.sums.setdefault(name, [0.0, 0.0])
         total[0] += float(values[where].double().sum())
         total[1] += float(where.sum())
 
-    def _turns(self, text_T: Tensor, silent_T: Tensor) -> None:
+    def _turns(self, text_T: Tensor, silent_T: Tensor, ce_T: Tensor) -> None:
         """Beginnings of speech, and silence that goes on, in one row."""
         silent = (text_T == self.config.padding_id).tolist()
         log_T, run = silent_T.double().tolist(), 0
@@ -192,6 +220,9 @@ class Measures:
             if not quiet and run >= LEAD and text_T[step] >= 0:
                 taken = 1 - math.exp(sum(log_T[step - LEAD + 1 : step + 1]))
                 self._count("taken", taken, 1.0)
+                place = step + int(text_T[step] == self.config.end_padding_id)
+                if place < len(silent) and not silent[place]:
+                    self._count("first", float(ce_T[place]), 1.0)
             run = run + 1 if quiet else 0
             if run and all(silent[step : step + LEAD]) and step + LEAD <= len(silent):
                 self._count("false_starts", 1 - math.exp(log_T[step]), 1.0)
@@ -203,9 +234,11 @@ class Measures:
     def result(self, frame_rate: float) -> dict[str, float]:
         """Means by name.
 
-        text, words: cross-entropy with padding and without; perplexity: of words. code_k, right_k: cross-entropy and
-        accuracy of each codebook. taken: how likely the model would have begun to speak by the frame in which the
-        assistant did, within `LEAD` frames; false_starts: how often a minute it would begin where silence goes on.
+        text, words: cross-entropy with padding and without; perplexity: of words; heard: cross-entropy of the words
+        that are heard; first: of the first piece after `LEAD` frames of silence, which says what is answered. code_k,
+        right_k: cross-entropy and accuracy of each codebook. taken: how likely the model would have begun to speak by
+        the frame in which the assistant did, within `LEAD` frames; false_starts: how often a minute it would begin
+        where silence goes on.
         """
         found = {name: total / max(count, 1e-9) for name, (total, count) in self.sums.items()}
         if "words" in found:

@@ -63,20 +63,27 @@ class Beginning:
 
 
 def begin(
-    new: NewModel, *, start: str, codec: str, acoustic_delay: int | None, dtype: torch.dtype = torch.float32
+    new: NewModel,
+    *,
+    start: str,
+    codec: str,
+    acoustic_delay: int | None,
+    hear_delay: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Beginning:
     """
     Args:
         start: a model folder to go on from, ours or a published one of Moshi's kind; empty: `new`.
         codec: a codec folder; empty: that of `start`.
         acoustic_delay: frames by which the further codebooks come after the first; None: as `start` has it, else 1.
+        hear_delay: see MoshiConfig; a start without that head is given one. None: as `start` has it, else none.
         dtype: of the weights of `start`; a new model is in float32.
     Raises:
         ConfigError: neither a start nor a new model, or parts that do not fit. TrainError, CheckpointError: what is
             named is not there, or of another kind.
     """
     if start:
-        return _from_folder(start, codec, acoustic_delay, dtype)
+        return _from_folder(start, codec, acoustic_delay, hear_delay, dtype)
     if not codec or bool(new.llm) == bool(new.temporal):
         raise ConfigError("DuplexTask: need `start`, or a `codec` and `new` with a llm or with a shape, `temporal`")
     mimi = load_codec(codec)
@@ -90,13 +97,18 @@ def begin(
             raise ConfigError("DuplexTask: a new model without a llm needs a tokenizer")
         tokenizer, kept = trimmed(load_tokenizer(find(new.tokenizer)), new.pieces)
         temporal = replace(new.temporal, context=new.context)
-    model = MoshiModel(moshi_config(temporal, new.depth, mimi.config, text=len(kept), delay=acoustic_delay))
+    config = moshi_config(temporal, new.depth, mimi.config, text=len(kept), delay=acoustic_delay)
+    model = MoshiModel(replace(config, hear_delay=hear_delay))
+    if model.hear is not None:
+        torch.nn.init.eye_(model.hear.weight)
     if new.llm:
         put_language_model(model, llm, layers=new.layers, pieces=kept)
     return Beginning(model, mimi, tokenizer.to_str().encode(), TEXT_FILES[0], word_encoder(tokenizer))
 
 
-def _from_folder(name: str, codec: str, acoustic_delay: int | None, dtype: torch.dtype) -> Beginning:
+def _from_folder(
+    name: str, codec: str, acoustic_delay: int | None, hear_delay: int | None, dtype: torch.dtype
+) -> Beginning:
     folder, published = open_model(find(name)), None
     if folder.family == "moshi_release":
         published = read_release(folder)
@@ -108,12 +120,19 @@ def _from_folder(name: str, codec: str, acoustic_delay: int | None, dtype: torch
     language = config.language_model
     if acoustic_delay is not None:
         language = replace(language, delays=delays(language.own_codebooks, language.heard_codebooks, acoustic_delay))
+    if hear_delay is not None:
+        if published:
+            raise ConfigError(f"{name}: a published model has no head for what it hears; leave hear_delay out")
+        language = replace(language, hear_delay=hear_delay)
     if published:
         model = load_moshi(published.folder, dtype=dtype, config=language)
         mimi = load_mimi(published.codec, config.mimi)
     else:
         model, where = meta_model(language), f"{folder.path}/{MODEL_FILE}"
-        fill(model, {key: value.to(dtype) for key, value in folder.tensors(MODEL_FILE).items()}, where=where)
+        tensors = {key: value.to(dtype) for key, value in folder.tensors(MODEL_FILE).items()}
+        if model.hear is not None:  # one that is new begins with what the text's head makes of it
+            tensors.setdefault("hear.weight", torch.eye(language.temporal.dim, dtype=dtype))
+        fill(model, tensors, where=where)
         mimi = mimi_from_tensors(folder.tensors(CODEC_FILE), config.mimi, where=f"{folder.path}/{CODEC_FILE}")
     if codec:
         mimi = load_codec(codec)

@@ -25,7 +25,7 @@ from duologue.checkpoints import save_model
 from duologue.codecs.mimi import Mimi
 from duologue.data.dialogue.texts import ASSISTANT, USER
 from duologue.errors import ConfigError
-from duologue.models.moshi.config import MoshiConfig
+from duologue.models.moshi.config import ZERO, MoshiConfig
 from duologue.models.moshi.generation import Sampling
 from duologue.models.moshi.loading import FamilyConfig, folder_parts
 from duologue.models.moshi.model import MoshiModel
@@ -49,6 +49,8 @@ class DuplexTask:
     new: NewModel = field(default_factory=NewModel)
     codec: str = ""  # a codec folder; empty: that of `start`
     cache: str = ""  # where codes are kept; empty: in the data folders
+    hear_delay: int | None = None  # frames; not None: the model also learns to write down what it hears (MoshiConfig)
+    heard_drop: float = 0.0  # of the rows, whose heard codebooks from a drawn one on are missing
     heard_as_own: bool = False  # what is heard is read as own sound is, to begin with: after a single stream
     acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
     rows: int = 8  # in a micro-batch
@@ -70,7 +72,7 @@ class DuplexTask:
     held_out: int = 40  # rows of the split dev
 
     def __post_init__(self):
-        shares = (self.apart, self.text_share, self.text_mask, self.still_share)
+        shares = (self.apart, self.heard_drop, self.text_share, self.text_mask, self.still_share)
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
         if self.apart and self.streams != "two":
@@ -102,6 +104,7 @@ class DuplexTask:
 @dataclass(frozen=True)
 class DuplexBatch:
     codes_BKT: Tensor  # text, own, heard; not delayed; ZERO where nothing is known
+    heard_BT: Tensor  # what the head for it is to write; ZERO likewise
     read_B: Tensor  # bool: text without sound
 
 
@@ -127,7 +130,14 @@ class _Conversing:
     def _begin(self) -> Beginning:
         c = self.config
         dtype = DTYPES[c.dtype] if c.rank else torch.float32
-        made = begin(c.new, start=c.start, codec=c.codec, acoustic_delay=c.acoustic_delay, dtype=dtype)
+        made = begin(
+            c.new,
+            start=c.start,
+            codec=c.codec,
+            acoustic_delay=c.acoustic_delay,
+            hear_delay=c.hear_delay,
+            dtype=dtype,
+        )
         self._kept = _Sides(made.model.config, made.mimi, made.tokenizer, made.tokenizer_name, made.encode, made.family)
         return made
 
@@ -208,46 +218,59 @@ class _Conversing:
     def _batch(self, seed: int, number: int) -> DuplexBatch:
         c, rng, frames = self.config, np.random.default_rng((seed, 6, number)), self.frames
         rows = [self._rows.of_text(self._texts[0], frames, rng) for _ in range(c.text_rows)]
+        heard = [torch.full((frames,), ZERO) for _ in rows]
         for _ in range(c.rows - c.text_rows):
             options: dict[str, Any] = {"ahead": rng.uniform(*c.ahead), "with_text": rng.random() >= c.text_mask}
             if c.apart and rng.random() < c.apart:
                 options["side"] = str(rng.choice([ASSISTANT, USER]))
                 if options["side"] == USER:  # there is nothing to be learnt from it without its words
                     options |= {"ahead": -rng.uniform(*c.behind), "with_text": True}
-            rows.append(self._rows.drawn(self._talks["train"], self._odds, frames, rng, **options))
-        return DuplexBatch(torch.stack(rows), torch.arange(c.rows) < c.text_rows)
+            place = self._rows.draw(self._talks["train"], self._odds, frames, rng)
+            rows.append(self._rows.row(*place, **options))
+            heard.append(torch.full((frames,), ZERO))
+            if options.get("side") != ASSISTANT:
+                heard[-1] = self._rows.heard_words(*place)
+                if c.heard_drop and rng.random() < c.heard_drop:
+                    first = 1 + self.sides.config.own_codebooks
+                    rows[-1][first + int(rng.integers(1, self.sides.config.heard_codebooks)) :] = ZERO
+        return DuplexBatch(torch.stack(rows), torch.stack(heard), torch.arange(c.rows) < c.text_rows)
 
     def loss(self, module: nn.Module, batch: DuplexBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         assert isinstance(module, MoshiModel)
-        told = tell(module, batch.codes_BKT, share=self.config.depth_share, still=self.config.still_share)
+        told = tell(
+            module, batch.codes_BKT, batch.heard_BT, share=self.config.depth_share, still=self.config.still_share
+        )
         return combine(told, batch.read_B, self.config.weights, module.config)
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Rows of held-out conversations, one behind the other, the words of users alone (`heard`), and held-out
-        texts (`reading`)."""
+        """Rows of held-out conversations, one behind the other, the words of users alone (`heard_apart`), and
+        held-out texts (`reading`)."""
         assert isinstance(module, MoshiModel)
         c, found = self.config, dict[str, float]()
         rate = self.sides.mimi.config.frame_rate
 
         def judged(**options: Any) -> dict[str, float]:
-            some = itertools.islice(self._rows.all(self._talks["dev"], self.frames, **options), c.held_out)
-            return self._judge(module, some).result(rate)
+            some = itertools.islice(self._rows.all(self._talks["dev"], self.frames), c.held_out)
+            rows = ((self._rows.row(*place, **options), self._rows.heard_words(*place)) for place in some)
+            return self._judge(module, rows).result(rate)
 
         if c.rows > c.text_rows:
             found = judged(side=ASSISTANT if c.apart == 1 else "")
             if c.apart:
-                found["heard"] = judged(side=USER, ahead=-sum(c.behind) / 2)["words"]
+                found["heard_apart"] = judged(side=USER, ahead=-sum(c.behind) / 2)["words"]
         if c.text_rows:
             rng = np.random.default_rng(0)
-            read = (self._rows.of_text(self._texts[1], self.frames, rng) for _ in range(min(8, c.held_out)))
+            texts = (self._rows.of_text(self._texts[1], self.frames, rng) for _ in range(min(8, c.held_out)))
+            read = ((text_KT, torch.full((self.frames,), ZERO)) for text_KT in texts)
             found["reading"] = self._judge(module, read).result(rate)["text"]
         return found
 
-    def _judge(self, module: MoshiModel, rows: Iterator[Tensor]) -> Measures:
-        measures, batch = Measures(module.config), list[Tensor]()
+    def _judge(self, module: MoshiModel, rows: Iterator[tuple[Tensor, Tensor]]) -> Measures:
+        """What comes of rows, each with what is heard in it."""
+        measures, batch = Measures(module.config), list[tuple[Tensor, Tensor]]()
         device = module.text_head.weight.device if isinstance(module.text_head, nn.Linear) else torch.device("cpu")
-        for row_KT in rows:
-            batch.append(row_KT)
+        for row in rows:
+            batch.append(row)
             if len(batch) == self.config.rows:
                 self._add(measures, module, batch, device)
                 batch = []
@@ -255,9 +278,11 @@ class _Conversing:
             self._add(measures, module, batch, device)
         return measures
 
-    def _add(self, measures: Measures, module: MoshiModel, rows: list[Tensor], device: torch.device) -> None:
-        codes_BKT = to_device(torch.stack(rows), device)
-        measures.add(tell(module, codes_BKT, hazards=True), codes_BKT)
+    def _add(
+        self, measures: Measures, module: MoshiModel, rows: list[tuple[Tensor, Tensor]], device: torch.device
+    ) -> None:
+        codes_BKT, heard_BT = (to_device(torch.stack(each), device) for each in zip(*rows, strict=True))
+        measures.add(tell(module, codes_BKT, heard_BT, hazards=True), codes_BKT)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A model folder of the family `moshi`; low-rank changes are merged in."""

@@ -43,6 +43,7 @@ class MoshiModel(nn.Module):
         self.norm = make_norm(t.norm, t.dim, t.norm_eps)
         self.text_head = nn.Linear(t.dim, c.text_outputs, bias=c.head_bias)
         self.extra_heads = nn.ModuleList(nn.Linear(t.dim, c.extra_head_dim, bias=False) for _ in range(c.extra_heads))
+        self.hear = None if c.hear_delay is None else nn.Linear(t.dim, t.dim, bias=False)
         self.depth = None if c.depth is None else DepthTransformer(c)
 
     def initial(self, device: torch.device) -> Tensor:
@@ -99,6 +100,11 @@ class MoshiModel(nn.Module):
         if not placed:
             return Scores(text_BTV, text_mask_BT, audio_BTKV.transpose(1, 2), text_mask_BT[:, None][:, :0])
         return Scores(text_BTV, text_mask_BT, *(torch.stack(each, 1) for each in zip(*placed, strict=True)))
+
+    def score_heard(self, z_BTD: Tensor) -> Tensor:
+        """Scores of the pieces of what the other side says, `hear_delay` frames after its words begin."""
+        assert self.hear is not None
+        return self.text_head(self.hear(z_BTD))
 
     def score_frames(self, z_BTD: Tensor, tokens_BTK: Tensor) -> Tensor:
         """The depth transformer's scores of the tokens that follow each step, delays applied, [B, T, steps, V]."""
