@@ -1,13 +1,13 @@
-"""A small full-duplex model, meant for eight hours on two cores: conversations, four stages of training, a folder.
+"""A small full-duplex model, meant for eight hours on two cores: conversations, five stages of training, a folder.
 
-duologue train mimi_mini --resume              # its codec first: three hours of its own
 duologue train duplex_mini --resume            # all of this; stopped and begun again, it goes on
 duologue serve --model runs/duplex_mini/model
 
 Moshi's shape: 8 of the 30 layers of SmolLM2-135M hear 8 codebooks of the user, think in the first 8,192 pieces of its
-vocabulary, and say 8 codebooks of their own through a depth transformer of 3 layers; some 70 million parameters. Stages
-are the paper's: text, one stream (the assistant's own voice), both sides, and at last both sides as they will be when
-it is served. It has not been run whole at these sizes yet (docs/log.md).
+vocabulary, and say 8 codebooks of their own through a depth transformer of 3 layers; some 70 million parameters. Its
+codec is the packaged mimi_mini. Stages are the paper's: text, each side alone, both sides, and at last both sides as
+they will be when it is served; one more has it write down what it hears. The last two have not been run whole yet
+(docs/log.md).
 
 Not as in the paper: a delay of one frame throughout, a closed set of some 250 questions with short answers, words that
 are never cut off, thousandths of its hours of sound.
@@ -113,13 +113,31 @@ def two(out: str = RUNS) -> TrainConfig:
     return replace(base, name="two", task=task, steps=550, optimizer=optimizer, ema=0.99, out=f"{out}/two")
 
 
-def live(out: str = RUNS) -> TrainConfig:
-    """Both sides as they are when it is served: every word with its sound, every frame said in full."""
+def hear(out: str = RUNS) -> TrainConfig:
+    """The same, and it also writes down what the user says, so that it has to understand it. Half of the rows lack
+    some of what is heard, beginning with the last codebook: the first ones are much the same whoever speaks."""
     base = two(out)
     task = replace(
         base.task,
         start=f"{out}/two/export",
+        apart=0.1,
+        hear_delay=6,
+        heard_drop=0.5,
+        depth_share=0.25,
+        still_share=0.1,
+    )
+    optimizer = replace(base.optimizer, warmup=20, final=0.5)
+    return replace(base, name="hear", task=task, steps=1500, optimizer=optimizer, eval_every=100, out=f"{out}/hear")
+
+
+def live(out: str = RUNS) -> TrainConfig:
+    """Both sides as they are when it is served: every word with its sound, every frame said in full."""
+    base = hear(out)
+    task = replace(
+        base.task,
+        start=f"{out}/hear/export",
         apart=0.0,
+        heard_drop=0.0,
         text_mask=0.0,
         ahead=(0.0, 0.0),
         depth_share=1.0,
@@ -134,7 +152,7 @@ def model(out: str = RUNS) -> DuplexStage:
     """The folder that `duologue serve --model` takes."""
     return DuplexStage(
         name="model",
-        stages=tuple(f"{out}/{name}" for name in ("read", "one", "two", "live")),
+        stages=tuple(f"{out}/{name}" for name in ("read", "one", "two", "hear", "live")),
         data=f"{out}/data/talks",
         out=f"{out}/model",
         recipe="recipes/duplex_mini.py",
@@ -145,4 +163,4 @@ def model(out: str = RUNS) -> DuplexStage:
 
 def duplex_mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
-    return [talks(out), read(out), one(out), two(out), live(out), model(out)]
+    return [talks(out), read(out), one(out), two(out), hear(out), live(out), model(out)]

@@ -58,13 +58,13 @@ def save_talks(folder: Path) -> None:
 
 
 def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
-    assert list(stages) == ["talks", "read", "one", "two", "live", "model"]
+    assert list(stages) == ["talks", "read", "one", "two", "hear", "live", "model"]
     tiny.save_llm(tmp_path / "llm", "llama", tiny.LLAMA)
     save_codec(codec(), tmp_path / "codec")
     save_talks(tmp_path / "data" / "talks")
     with pytest.raises(TrainError, match="Run the stages"):
         stages["model"].run()
-    results = {name: train(stages[name]) for name in ("read", "one", "two", "live")}
+    results = {name: train(stages[name]) for name in ("read", "one", "two", "hear", "live")}
     assert results["read"].evaluation.keys() == {"reading"}
     assert results["live"].evaluation.keys() >= {"text", "words", "perplexity", "code_1", "right_3", "false_starts"}
     stages["model"].run()
@@ -96,7 +96,7 @@ def test_each_stage_goes_on_from_the_one_before():
     training = [stage for stage in resolve(RECIPE) if isinstance(stage, TrainConfig)]
     for before, after in itertools.pairwise(training):
         assert after.task.start == f"{before.folder}/export"
-    assert [stage.task.apart for stage in training[1:]] == [1.0, 0.25, 0.0]
+    assert [stage.task.apart for stage in training[1:]] == [1.0, 0.25, 0.1, 0.0]
     live = training[-1].task
     assert live.ahead == (0.0, 0.0) and not live.text_mask and live.depth_share == live.still_share == 1
     assert not any("heldout" in text or "closed" in text for stage in training for text in stage.task.texts)
