@@ -225,6 +225,27 @@ def test_heard_codebooks_are_missing_as_often_as_asked_and_never_the_first(folde
     assert (there.int().diff(dim=1) <= 0).all() and (rows[:, 1 : 1 + BOOKS, :10] != ZERO).all()
 
 
+def test_codes_begin_as_what_the_codec_makes_of_them(folder):
+    made = begin(
+        NewModel(llm=str(folder / "llama"), depth=DEPTH), start="", codec=str(folder / "codec"), acoustic_delay=1
+    )
+    quantizer, rows = made.mimi.quantizer, made.model.audio_embedding.rows
+    table = made.model.audio_embedding.table.weight.detach().unflatten(0, (2 * BOOKS, rows))
+    size = quantizer.config.codebook_size
+    codes = torch.randint(0, size, (1, BOOKS, 30), generator=torch.Generator().manual_seed(0))
+    for first in (0, BOOKS):
+        parts = (
+            (quantizer.semantic, table[first][codes[0, 0]], codes[:, :1]),
+            (quantizer.acoustic, sum(table[first + k][codes[0, k]] for k in range(1, BOOKS)), codes[:, 1:]),
+        )
+        for part, embedded_TD, part_codes in parts:
+            ratio = torch.pdist(embedded_TD) / torch.pdist(part.decode(part_codes)[0]).clamp_min(1e-6)
+            torch.testing.assert_close(ratio[ratio > 0], ratio.max().expand_as(ratio[ratio > 0]), rtol=1e-3, atol=0)
+    assert not torch.equal(table[0], table[BOOKS]), "each side is turned in its own way"
+    used = quantizer.semantic.books(1)[0].usage
+    assert float((used / used.sum()) @ table[0, :size].square().mean(1)) == pytest.approx(0.12**2, rel=1e-3)
+
+
 def test_silence_of_the_own_channel_has_one_code(task):
     mimi, sound = task.sides.mimi, torch.from_numpy(talk(0).sound()[:, : 24 * 1920])
     sound[:, 8 * 1920 :] = 0.0

@@ -21,6 +21,7 @@ from duologue.checkpoints import open_model
 from duologue.checkpoints.codecs import load_codec
 from duologue.codecs.mimi import Mimi, MimiConfig
 from duologue.codecs.mimi_weights import load_mimi, mimi_from_tensors
+from duologue.codecs.rvq import Codebook
 from duologue.codecs.text import load_tokenizer
 from duologue.errors import ConfigError, TrainError
 from duologue.models.moshi.config import DepthConfig, MoshiConfig
@@ -34,6 +35,7 @@ from duologue.nn.weight_files import fill
 from duologue.nn.window_transformer import WindowConfig
 from duologue.train.parts import find, load_language_model
 
+LOUDNESS = 0.12  # root mean square of a frame's semantic and acoustic embedding to begin with; of SmolLM2's words 0.12
 ADDED = ("<|padding|>", "<|end_padding|>")  # behind the tokenizer's own: no word is written; one begins next
 
 
@@ -101,6 +103,7 @@ def begin(
     model = MoshiModel(replace(config, hear_delay=hear_delay))
     if model.hear is not None:
         torch.nn.init.eye_(model.hear.weight)
+    put_codebooks(model, mimi)
     if new.llm:
         put_language_model(model, llm, layers=new.layers, pieces=kept)
     return Beginning(model, mimi, tokenizer.to_str().encode(), TEXT_FILES[0], word_encoder(tokenizer))
@@ -225,6 +228,45 @@ def put_language_model(model: MoshiModel, llm: Transformer, *, layers: Sequence[
         table.copy_(source.mean(0).expand_as(table))
         there = torch.tensor([row >= 0 for row in rows])
         table[there] = source[torch.tensor([row for row in rows if row >= 0])].to(table.dtype)
+
+
+@torch.no_grad()
+def put_codebooks(model: MoshiModel, mimi: Mimi, *, streams: slice = slice(None)) -> None:
+    """Begins the embeddings of codes as what the codec makes of them, turned at random into its width, in place.
+
+    Codes that sound alike begin alike, and a frame's embeddings add up to what the codec itself makes of the frame, so
+    that what is learnt of one code holds for its neighbours. The semantic and the acoustic part are apart.
+
+    Args:
+        streams: which of the model's codebooks, own ones first.
+    """
+    c, quantizer = model.config, mimi.quantizer
+    table = model.audio_embedding.table.weight.unflatten(0, (c.codebooks, -1))
+    for first, count in ((0, c.own_codebooks), (c.own_codebooks, c.heard_codebooks)):
+        chosen = range(c.codebooks)[streams]
+        semantic = quantizer.config.semantic
+        for part, places in ((quantizer.semantic, range(semantic)), (quantizer.acoustic, range(semantic, count))):
+            books = part.books(len(places))
+            if not books:
+                continue
+            turned = torch.nn.init.orthogonal_(torch.empty(c.temporal.dim, mimi.config.quantizer.dim))
+            made = [_spread(book) @ part.output.weight.float().T @ turned.T for book in books]
+            power = sum(float(_mean(book, vectors.square()).mean()) for book, vectors in zip(books, made, strict=True))
+            for place, vectors in zip(places, made, strict=True):
+                if first + place in chosen:
+                    table[first + place, : len(vectors)] = vectors * (LOUDNESS / max(power, 1e-12) ** 0.5)
+
+
+def _spread(book: Codebook) -> Tensor:
+    """A codebook's vectors round their mean."""
+    vectors = book.vectors()[0].float()
+    return vectors - _mean(book, vectors)
+
+
+def _mean(book: Codebook, rows: Tensor) -> Tensor:
+    """The mean over what is coded, each code as often as it is used."""
+    usage = book.usage.float() / book.usage.sum().clamp_min(1e-6)
+    return usage @ rows
 
 
 def neighbours(qkv: Tensor, config: TransformerConfig) -> Tensor:

@@ -14,7 +14,7 @@ from tiny_moshi import reference
 from duologue.engine import Engine, SessionConfig
 from duologue.errors import PartError
 from duologue.models.moshi.family import Moshi, PromptConfig
-from duologue.models.moshi.generation import GREEDY
+from duologue.models.moshi.generation import ANEW, GREEDY
 from duologue.models.moshi.script import LONGEST
 from duologue.streaming.events import Audio, Declined, Text
 
@@ -96,6 +96,39 @@ def test_each_conversation_draws_its_own_unless_a_seed_is_given():
     seeded.choose(state, 2, sampling=GREEDY)
     said = talk(seeded, state, audio_BN, ALL)
     assert not torch.equal(said[0], said[1]) and not torch.equal(said[1], said[2])
+
+
+def test_what_is_heard_is_written_down_and_begins_anew_after_a_silence(monkeypatch):
+    moshi = tiny_duplex(sampling=GREEDY, seed=0)
+    state = moshi.init_state(2)
+    assert not state.model.written_BN.numel() and moshi.heard(state, 0) == "", "this one has no head for it"
+
+    pad = moshi.config.padding_id
+    pieces_heard = [pad, 7, 8, pad, 9, *[pad] * ANEW, 10, pad, 11]
+    moshi.model.hear, rows = torch.nn.Identity(), iter(pieces_heard)
+
+    def scores(z_RD):
+        piece = next(rows)
+        return torch.nn.functional.one_hot(torch.tensor([piece, pad][: len(z_RD)]), 40).float()
+
+    monkeypatch.setattr(moshi.model, "score_heard", scores)
+    state, live_B, texts = moshi.init_state(2), torch.tensor([True, True]), []
+    tick_BN = torch.zeros(2, moshi.spec.input_samples)
+    for _ in pieces_heard:
+        moshi.listen(state, tick_BN, live_B)
+        moshi.speak(state, live_B)
+        texts.append(moshi.heard(state, 0))
+    assert texts[:5] == ["", " c", " c d", " c d", " c d e"] and texts[4 + ANEW] == " c d e"
+    assert texts[5 + ANEW :] == [" f", " f", " f g"] and moshi.heard(state, 1) == ""
+
+    state.model.written_BN[0] = 6  # full of " a"
+    rows = iter([12, 13])
+    for wanted in (" h", " h i"):
+        moshi.listen(state, tick_BN, torch.tensor([True, False]))
+        moshi.speak(state, torch.tensor([True, False]))
+        assert moshi.heard(state, 0) == wanted
+    state.reset(torch.tensor([True, False]))
+    assert moshi.heard(state, 0) == ""
 
 
 def test_speak_without_a_new_frame_says_nothing(greedy):

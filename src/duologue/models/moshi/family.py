@@ -190,8 +190,9 @@ class Moshi:
         append(state.model.script, slot, ids, [not place or self.pieces.begins(id) for place, id in enumerate(ids)])
 
     def heard(self, state: FamilyState, slot: int) -> str:
-        """Nothing: Moshi writes down what it says, not what it hears."""
-        return ""
+        """The words since the user was last silent for a second, where the model has a head for them; else nothing."""
+        written_N = state.model.written_BN[slot]
+        return self.pieces.decode((written_N[written_N > 0] - 1).tolist())
 
     def complete(self, state: FamilyState, slot: int) -> float | None:
         return None

@@ -23,6 +23,8 @@ from duologue.nn.sampling import draw, luck, penalise, uniform
 from duologue.streaming.state import State
 
 REMEMBERED = 64  # text tokens that the repetition penalty can look back at
+WRITTEN = 256  # pieces of what is heard that are kept; with the next one a new text begins
+ANEW = 12  # frames without a heard piece, after which it does so, too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,8 @@ class MoshiState(State):
     sampling_BS: Tensor  # the numbers of its `Sampling`
     seed_B: Tensor
     recent_BN: Tensor  # the last text tokens but for paddings, plus 1; the newest last
+    written_BN: Tensor  # the pieces of what is heard, plus 1; the newest last; nothing where the model has no such head
+    unheard_B: Tensor  # frames since the last of them
     script: Script  # what is to be said
     guidance_BG: Tensor  # see `Conditions.numbers`; nothing where the model has no conditions
 
@@ -111,6 +115,8 @@ class MoshiGenerator:
             sampling_BS=torch.zeros(slots, len(self.sampling.numbers()), device=ids.device),
             seed_B=torch.zeros_like(ids[:, 0, 0]),
             recent_BN=ids.new_zeros(slots, REMEMBERED),
+            written_BN=ids.new_zeros(slots, 0 if self.model.hear is None else WRITTEN),
+            unheard_B=torch.zeros_like(ids[:, 0, 0]),
             script=init_script(slots, ids.device),
             guidance_BG=torch.zeros(slots, len(self._guidance_numbers), device=ids.device),
         )
@@ -167,6 +173,7 @@ class MoshiGenerator:
         begun_RK = offset_R[:, None] > delay_K
         input_RK = torch.where(begun_RK, _get(codes_RKC, offset_R[:, None]), self.model.initial(device))
         z_ND, pairs = self._think(input_RK, state, live_B, rows_R)
+        self._write_down(state, rows_R, z_ND[: len(rows_R)])
         next_R1 = offset_R[:, None] + 1
         given_RK = torch.where(_get(forced_RKC, next_R1), _get(codes_RKC[:, :own], next_R1), UNGENERATED)
         said_RK = self._say(z_ND, given_RK, _Draws(self.sampling, state, rows_R, offset_R, c), pairs)
@@ -229,6 +236,20 @@ class MoshiGenerator:
         else:
             codes_NK = self.model.depth.generate(z_ND, text_N, own, lambda step, scores: choose(1 + step, scores))
         return torch.cat([text_R1, codes_NK[:rows]], 1)
+
+    def _write_down(self, state: MoshiState, rows_R: Tensor, z_RD: Tensor) -> None:
+        """What is heard, as the head for it has it."""
+        if self.model.hear is None:
+            return
+        c, piece_R = self.config, self.model.score_heard(z_RD).argmax(-1)
+        word_R = (piece_R != c.padding_id) & (piece_R != c.end_padding_id)
+        full_R = state.written_BN[rows_R, 0] > 0
+        anew_R = word_R & (full_R | (state.unheard_B[rows_R] >= ANEW))
+        state.unheard_B[rows_R] = torch.where(word_R, 0, state.unheard_B[rows_R] + 1)
+        state.written_BN[rows_R[anew_R]] = 0
+        slots_W = rows_R[word_R]
+        if len(slots_W):
+            state.written_BN[slots_W] = torch.cat([state.written_BN[slots_W, 1:], piece_R[word_R][:, None] + 1], 1)
 
     def _remember(self, state: MoshiState, rows_R: Tensor, text_R: Tensor) -> None:
         c = self.config

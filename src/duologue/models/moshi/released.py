@@ -278,8 +278,11 @@ def save_moshi(model: MoshiModel, folder: Path, *, name: str = WEIGHTS[0]) -> No
     """Writes weights and `config.json` as the `moshi` package reads them; int8 layers as its q8 files.
 
     Raises:
-        CheckpointError: the model has layers that the layout cannot hold, such as int4 or adapters not merged.
+        CheckpointError: the model has layers that the layout cannot hold: int4, adapters not merged, a head for what
+            is heard.
     """
+    if model.hear is not None:
+        raise CheckpointError("save_moshi: kyutai's layout has no head that writes down what is heard; use save_model")
     ours = model.state_dict()
     packed = {key.removesuffix(".int8") for key in ours if key.endswith(".int8")}
     table = moshi_table(model.config)
