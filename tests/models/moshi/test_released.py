@@ -117,6 +117,13 @@ def test_steps_that_a_file_lacks_are_copied(tmp_path):
         load_moshi(tmp_path)
 
 
+def test_a_head_for_what_is_heard_has_no_place_in_the_layout(tmp_path):
+    model = ours(TINY, reference(TINY))
+    model.hear = torch.nn.Linear(2, 2)
+    with pytest.raises(CheckpointError, match="no head that writes down"):
+        save_moshi(model, tmp_path)
+
+
 def test_adapters_are_merged_as_theirs_are(tmp_path):
     save_moshi(ours(TINY, reference(TINY)), tmp_path)
     raw, file = (
