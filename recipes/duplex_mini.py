@@ -6,8 +6,8 @@ duologue serve --model runs/duplex_mini/model
 Moshi's shape: 8 of the 30 layers of SmolLM2-135M hear 8 codebooks of the user, think in the first 8,192 pieces of its
 vocabulary, and say 8 codebooks of their own through a depth transformer of 3 layers; some 70 million parameters. Its
 codec is the packaged mimi_mini. Stages are the paper's: text, each side alone, both sides, and at last both sides as
-they will be when it is served; one more has it write down what it hears. The last two have not been run whole yet
-(docs/log.md).
+they will be when it is served; all the while a head has to write down what is heard. It has not been run like this
+to its end yet (docs/log.md).
 
 Not as in the paper: a delay of one frame throughout, a closed set of some 250 questions with short answers, words that
 are never cut off, thousandths of its hours of sound.
@@ -71,7 +71,7 @@ def read(out: str = RUNS) -> TrainConfig:
 
 
 def one(out: str = RUNS) -> TrainConfig:
-    """Each side alone: the user's words a little behind their sound, the assistant's a little before or behind
+    """Each side alone, with a head that writes down what the user says; the assistant's words a little before or behind
     theirs."""
     base = read(out)
     task = replace(
@@ -82,6 +82,7 @@ def one(out: str = RUNS) -> TrainConfig:
         data=(f"{out}/data/talks",),
         streams="two",
         apart=1.0,
+        hear_delay=6,
         seconds=24.0,
         text_share=0.125,
         ahead=(-0.24, 0.4),
@@ -114,14 +115,13 @@ def two(out: str = RUNS) -> TrainConfig:
 
 
 def hear(out: str = RUNS) -> TrainConfig:
-    """The same, and it also writes down what the user says, so that it has to understand it. Half of the rows lack
-    some of what is heard, beginning with the last codebook: the first ones are much the same whoever speaks."""
+    """The same for longer, for what is heard. Half of the rows lack some of it, beginning with the last codebook: the
+    first ones are much the same whoever speaks."""
     base = two(out)
     task = replace(
         base.task,
         start=f"{out}/two/export",
         apart=0.1,
-        hear_delay=6,
         heard_drop=0.5,
         depth_share=0.25,
         still_share=0.1,
