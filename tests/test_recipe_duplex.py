@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from dataclasses import asdict
@@ -75,6 +76,8 @@ def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
     assert {"text_head.weight.int8", "audio_embedding.table.weight.int8"} <= set(packed)
     moshi = Pipeline.from_pretrained(tmp_path / "model").model
     table, wanted = moshi.model.audio_embedding.table.weight, plain["audio_embedding.table.weight"]
+    on = dataclasses.replace(stages["live"].task, start=str(tmp_path / "model")).make().build()
+    torch.testing.assert_close(on.text_head.weight, plain["text_head.weight"], atol=0.01, rtol=0.01)
     torch.testing.assert_close(table.float(), wanted, atol=0.01 * float(wanted.abs().max()), rtol=0.01)
     with torch.inference_mode():
         state, live = moshi.init_state(1), torch.tensor([True])

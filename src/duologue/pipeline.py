@@ -23,6 +23,7 @@ from duologue.checkpoints import Resolver, load_model
 from duologue.errors import AudioError, PartError
 from duologue.streaming.events import Audio, Clock, Done, Event, Heard, Metrics, Text
 from duologue.streaming.protocol import Frame, StreamingModel
+from duologue.streaming.writing import Writing
 
 _LONGEST_ANSWER = 300.0  # seconds of speech
 REST = 2.0  # seconds
@@ -175,13 +176,12 @@ class Conversation:
                 )
 
 
-class Line:
+class OpenLine:
     """A recording played to a full-duplex model, which speaks whenever it wants to, and then silence until it has been
     quiet for `REST` seconds."""
 
     def __init__(self, model: StreamingModel):
         self.model, self.spec = model, model.spec
-        self._ids: list[int] = []
 
     def play(self, samples: np.ndarray) -> Iterator[Event]:
         """The model's side from the first sample of the recording on: every tick of it, silent or not, and its text.
@@ -192,7 +192,7 @@ class Line:
         size, tick, seconds = self.spec.input_samples, self.spec.tick, len(samples) / self.spec.input_rate
         ticks, rest, begin = 0, 0.0, time.perf_counter()
         clock = Clock(seconds, self.spec.output_rate, time=lambda: ticks * tick)
-        live_B, text = torch.tensor([True]), ""
+        live_B, writing, text = torch.tensor([True]), Writing(self.model.text, endless=True), ""
         with torch.inference_mode():
             state = self.model.init_state(1)
         while ticks * tick < seconds or (rest < REST and ticks * tick < seconds + _LONGEST_ANSWER):
@@ -202,23 +202,20 @@ class Line:
                 self.model.listen(state, heard_BN, live_B)
                 frame = self.model.speak(state, live_B)
             ticks += 1
-            before, text = text, self._text(frame)
+            more = writing.add([token for token in frame.ids_BT[0].tolist() if token >= 0])
             said_N = frame.audio_BN[0, : int(frame.samples_B[0])].float().numpy()
             loud = float(np.abs(said_N).max(initial=0.0)) >= _QUIET  # what is below is a codec's silence
-            rest = rest + tick if not loud and text == before and ticks * tick > seconds else 0.0
-            if len(text) > len(before):
+            rest = rest + tick if not loud and not more and ticks * tick > seconds else 0.0
+            if more:
+                text += more
                 clock.text(text)
-                yield Text(text[len(before) :])
+                yield Text(more)
             if len(said_N):
                 clock.audio(said_N if loud else np.zeros_like(said_N))
                 yield Audio(said_N)
         taken = (time.perf_counter() - begin) / (ticks * tick)
         metrics = clock.metrics(transcript="", question_seconds=seconds)
         yield Done(replace(metrics, real_time_factor=round(taken, 4)))
-
-    def _text(self, frame: Frame) -> str:
-        self._ids += [token for token in frame.ids_BT[0].tolist() if token >= 0]
-        return self.model.text(self._ids)
 
 
 class Pipeline:
@@ -264,7 +261,7 @@ class Pipeline:
     def stream(self, source: str | Path | np.ndarray, *, sample_rate: int | None = None) -> Iterator[Event]:
         """Asks one question and gives what happens as it happens; `Done` comes last.
 
-        A full-duplex model has the recording played to it (`Line`): its sound is its whole side of the line.
+        A full-duplex model has the recording played to it (`OpenLine`): its sound is its whole side of the line.
 
         Args:
             source: an audio file, or samples in [-1, 1], [N] or [N, channels].
@@ -273,7 +270,7 @@ class Pipeline:
             AudioError: the source is not usable audio.
         """
         if self.model.spec.duplex:
-            yield from Line(self.model).play(np.concatenate(list(self._blocks(source, sample_rate))))
+            yield from OpenLine(self.model).play(np.concatenate(list(self._blocks(source, sample_rate))))
             return
         conversation = self.conversation()
         tick = self.model.spec.input_samples

@@ -199,6 +199,14 @@ def test_it_learns_to_write_down_what_it_hears(folder, task, tmp_path):
     for batch in batches:
         deaf_B = (batch.codes_BKT[:, 1 + BOOKS :] == ZERO).flatten(1).all(1)
         assert torch.equal((batch.heard_BT == ZERO).all(1), deaf_B) and batch.read_B[:2].all()
+    alone = duplex_task(folder, hear_delay=5, apart=1.0).make()
+    alone.prepare()
+    with torch.no_grad():
+        found = alone.evaluate(model)
+    assert made._rows.heard_words(*place, side="user").equal(heard)
+    assert (made._rows.heard_words(*place, side="assistant") == ZERO).all(), "the user is not there to be heard"
+    assert found["heard"] > 1 and found["heard_apart"] > 1
+
     loss, numbers = made.loss(model, batches[0])
     loss.backward()
     assert float(numbers["heard"]) > 1 and model.hear.weight.grad.any()

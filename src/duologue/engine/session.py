@@ -16,7 +16,7 @@ import numpy as np
 
 from duologue.audio.frames import Framer
 from duologue.audio.vad import SAMPLE_RATE, WINDOW, VadState
-from duologue.engine.answer import Answer, Writing
+from duologue.engine.answer import Answer
 from duologue.engine.duplex import Intake
 from duologue.engine.loudspeaker import Loudspeaker
 from duologue.engine.overlap import Overlap
@@ -40,6 +40,7 @@ from duologue.streaming.events import (
     Text,
 )
 from duologue.streaming.turns import EXPECTED, OverlapConfig, Turn, TurnConfig, TurnDetector, is_backchannel
+from duologue.streaming.writing import Writing
 
 if TYPE_CHECKING:
     from duologue.engine.engine import Engine

@@ -49,12 +49,12 @@ def code_folder(folder: str, mimi: Mimi, *, mixed: bool, cache: str = "") -> Row
     count, coding = mimi.config.num_codebooks, nn.ModuleList([mimi.encoder, mimi.quantizer])  # the decoder may change
     name = f"{'mixed' if mixed else 'settled'}-{count}-{fingerprint(coding)}"
     like = {"codes": torch.zeros(0, (1 if mixed else 2) * count, dtype=torch.int16)}
-    return cached_shards(folder, name, lambda shard: _code_shard(shard, mimi, mixed), like=like, cache=cache)
+    quiet = functools.cache(lambda: None if mixed else silence(mimi))  # worked out once, if a shard is to be coded
+    return cached_shards(folder, name, lambda shard: _code_shard(shard, mimi, mixed, quiet()), like=like, cache=cache)
 
 
-def _code_shard(path: Path, mimi: Mimi, mixed: bool) -> dict[str, Ragged]:
+def _code_shard(path: Path, mimi: Mimi, mixed: bool, silence_K: Tensor | None) -> dict[str, Ragged]:
     found: dict[str, Ragged] = {}
-    silence_K = None if mixed else silence(mimi)
     for row in read_table(path, columns=["id", "audio"]).to_pylist():
         audio_CN = torch.from_numpy(decode_stereo(row["audio"]))
         codes_TK = code(mimi, audio_CN.sum(0, keepdim=True).clamp(-1, 1) if mixed else audio_CN)
@@ -148,14 +148,14 @@ class Rows:
         *,
         ahead: float = 0.0,
         with_text: bool = True,
-        side: Literal["", "assistant", "user"] = "",
+        side: str = "",
     ) -> Tensor:
         """Text, own and heard codes [1 + codebooks, frames], not delayed; ZERO where nothing is known or heard.
 
         Args:
             ahead: seconds by which the text comes before the sound.
             with_text: False: nothing is known of the text.
-            side: of the two sides, the only one that is there, in its own place, with its words.
+            side: "assistant" or "user": the only one that is there, in its own place, with its words; "": both.
         """
         c, roles = self.config, (ASSISTANT, USER) if self.streams == "mixed" else (side or ASSISTANT,)
         words = [word for role in roles for word in talk.words[role]]
@@ -178,10 +178,14 @@ class Rows:
         row_KT[1 + first : 1 + last, : len(codes_TK)] = codes_TK[:, first:last].T
         return row_KT
 
-    def heard_words(self, talk: Talk, begin: int, frames: int) -> Tensor:
-        """What `MoshiModel.score_heard` is to write in a row's frames, [frames]; ZERO where nothing is known."""
+    def heard_words(self, talk: Talk, begin: int, frames: int, *, side: str = "") -> Tensor:
+        """What `MoshiModel.score_heard` is to write in a row's frames, [frames]; ZERO where nothing is known or heard.
+
+        Args:
+            side: as `row`.
+        """
         delay, text_T = self.config.hear_delay, torch.full((frames,), ZERO)
-        if delay is None or self.streams != "two":
+        if delay is None or self.streams != "two" or side == ASSISTANT:
             return text_T
         text = interleave(
             talk.words[USER],

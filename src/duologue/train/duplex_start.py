@@ -30,6 +30,7 @@ from duologue.models.moshi.model import MoshiModel
 from duologue.models.moshi.released import load_moshi, meta_model
 from duologue.models.moshi.released_family import read_release
 from duologue.models.moshi.text import load_pieces
+from duologue.nn.quant import unpack_int8
 from duologue.nn.transformer import Transformer, TransformerConfig
 from duologue.nn.weight_files import fill
 from duologue.nn.window_transformer import WindowConfig
@@ -132,7 +133,7 @@ def _from_folder(
         mimi = load_mimi(published.codec, config.mimi)
     else:
         model, where = meta_model(language), f"{folder.path}/{MODEL_FILE}"
-        tensors = {key: value.to(dtype) for key, value in folder.tensors(MODEL_FILE).items()}
+        tensors = unpack_int8(folder.tensors(MODEL_FILE), dtype)
         if model.hear is not None:  # one that is new begins with what the text's head makes of it
             tensors.setdefault("hear.weight", torch.eye(language.temporal.dim, dtype=dtype))
         fill(model, tensors, where=where)

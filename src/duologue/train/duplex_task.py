@@ -221,18 +221,15 @@ class _Conversing:
         heard = [torch.full((frames,), ZERO) for _ in rows]
         for _ in range(c.rows - c.text_rows):
             options: dict[str, Any] = {"ahead": rng.uniform(*c.ahead), "with_text": rng.random() >= c.text_mask}
-            if c.apart and rng.random() < c.apart:
-                options["side"] = str(rng.choice([ASSISTANT, USER]))
-                if options["side"] == USER:  # there is nothing to be learnt from it without its words
-                    options |= {"ahead": -rng.uniform(*c.behind), "with_text": True}
+            side = str(rng.choice([ASSISTANT, USER])) if c.apart and rng.random() < c.apart else ""
+            if side == USER:  # there is nothing to be learnt from it without its words
+                options = {"ahead": -rng.uniform(*c.behind), "with_text": True}
             place = self._rows.draw(self._talks["train"], self._odds, frames, rng)
-            rows.append(self._rows.row(*place, **options))
-            heard.append(torch.full((frames,), ZERO))
-            if options.get("side") != ASSISTANT:
-                heard[-1] = self._rows.heard_words(*place)
-                if c.heard_drop and rng.random() < c.heard_drop:
-                    first = 1 + self.sides.config.own_codebooks
-                    rows[-1][first + int(rng.integers(1, self.sides.config.heard_codebooks)) :] = ZERO
+            rows.append(self._rows.row(*place, side=side, **options))
+            heard.append(self._rows.heard_words(*place, side=side))
+            if c.heard_drop and side != ASSISTANT and rng.random() < c.heard_drop:
+                first = 1 + self.sides.config.own_codebooks
+                rows[-1][first + int(rng.integers(1, self.sides.config.heard_codebooks)) :] = ZERO
         return DuplexBatch(torch.stack(rows), torch.stack(heard), torch.arange(c.rows) < c.text_rows)
 
     def loss(self, module: nn.Module, batch: DuplexBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
@@ -249,15 +246,17 @@ class _Conversing:
         c, found = self.config, dict[str, float]()
         rate = self.sides.mimi.config.frame_rate
 
-        def judged(**options: Any) -> dict[str, float]:
+        def judged(side: str = "", ahead: float = 0.0) -> dict[str, float]:
             some = itertools.islice(self._rows.all(self._talks["dev"], self.frames), c.held_out)
-            rows = ((self._rows.row(*place, **options), self._rows.heard_words(*place)) for place in some)
-            return self._judge(module, rows).result(rate)
+            both = ((self._rows.row(*p, side=side, ahead=ahead), self._rows.heard_words(*p, side=side)) for p in some)
+            return self._judge(module, both).result(rate)
 
         if c.rows > c.text_rows:
-            found = judged(side=ASSISTANT if c.apart == 1 else "")
-            if c.apart:
-                found["heard_apart"] = judged(side=USER, ahead=-sum(c.behind) / 2)["words"]
+            alone = judged(USER, -sum(c.behind) / 2) if c.apart else {}
+            found = {name: alone[name] for name in ("heard",) if name in alone}  # unless both sides are there
+            found |= judged(ASSISTANT if c.apart == 1 else "")
+            if alone:
+                found["heard_apart"] = alone["words"]
         if c.text_rows:
             rng = np.random.default_rng(0)
             texts = (self._rows.of_text(self._texts[1], self.frames, rng) for _ in range(min(8, c.held_out)))
