@@ -63,6 +63,33 @@ def closed() -> DialogueConfig:
     )
 
 
+def asked() -> DialogueConfig:
+    """The same questions without answers, one behind the other, by a new voice every half a minute: to hear by."""
+    pitch, formant = (0.45, 1.2), (0.8, 1.08)
+    person = next(voice for voice in voices() if "train" in voice.splits)
+    anybody = dataclasses.replace(person, name="hibari-anybody-us", pitch=pitch, formant=formant)
+    base = closed()
+    timing = TimingConfig(
+        lead=Distribution(low=0.0, high=0.5),
+        tail=Distribution(low=0.6, high=0.8),
+        user_gap=Distribution(kind="lognormal", low=0.1, middle=0.5, high=3.0, width=0.6),
+        user_pause_chance=0.15,
+        assistant_backchannels=0.0,
+    )
+    return dataclasses.replace(
+        base,
+        name="duplex-asked",
+        seed=2,
+        conversations=1800,
+        answered=False,
+        exchanges=(6, 10),
+        voices=(anybody, *(voice for voice in base.voices if "train" not in voice.splits)),
+        people=0,
+        timing=timing,
+        channels=dataclasses.replace(base.channels, echo_chance=0.0),
+    )
+
+
 def small() -> DialogueConfig:
     """Each of the hand-written questions once."""
     return dataclasses.replace(duplex(), name="duplex-small", sources=(_own("spoken-qa"),), conversations=0)

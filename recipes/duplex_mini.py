@@ -6,8 +6,8 @@ duologue serve --model runs/duplex_mini/model
 Moshi's shape: 8 of the 30 layers of SmolLM2-135M hear 8 codebooks of the user, think in the first 8,192 pieces of its
 vocabulary, and say 8 codebooks of their own through a depth transformer of 3 layers; some 70 million parameters. Its
 codec is the packaged mimi_mini. Stages are the paper's: text, each side alone, both sides, and at last both sides as
-they will be when it is served; all the while a head has to write down what is heard. It has not been run like this
-to its end yet (docs/log.md).
+they will be when it is served. What the paper does not have: users alone before all that, and a head that has to write
+down what they say.
 
 Not as in the paper: a delay of one frame throughout, a closed set of some 250 questions with short answers, words that
 are never cut off, thousandths of its hours of sound.
@@ -49,6 +49,11 @@ def talks(out: str = RUNS) -> DialogueStage:
     return DialogueStage(name="talks", recipe=f"{HERE / 'data_duplex.py'}:closed", out=f"{out}/data/talks")
 
 
+def asked(out: str = RUNS) -> DialogueStage:
+    """The same questions, asked one behind the other by many more people: to hear by."""
+    return DialogueStage(name="asked", recipe=f"{HERE / 'data_duplex.py'}:asked", out=f"{out}/data/asked")
+
+
 def read(out: str = RUNS) -> TrainConfig:
     """Text alone: what is left of the language model grows together again."""
     return TrainConfig(
@@ -70,20 +75,45 @@ def read(out: str = RUNS) -> TrainConfig:
     )
 
 
-def one(out: str = RUNS) -> TrainConfig:
-    """Each side alone, with a head that writes down what the user says; the assistant's words a little before or behind
-    theirs."""
+def hear(out: str = RUNS) -> TrainConfig:
+    """Users alone, without a pause to speak of: a head has to write down what they say, half a second behind them. The
+    embeddings of codes, which begin as what the codec makes of them, learn fastest."""
     base = read(out)
     task = replace(
         base.task,
         start=f"{out}/read/export",
         new=NewModel(),
         codec="",
-        data=(f"{out}/data/talks",),
+        data=(f"{out}/data/asked",),
         streams="two",
         apart=1.0,
         hear_delay=6,
+        heard_drop=0.3,
         seconds=24.0,
+        texts=(),
+        text_share=0.0,
+        weights=LossWeights(padding=0.3),
+    )
+    return replace(
+        base,
+        name="hear",
+        task=task,
+        steps=1200,
+        optimizer=replace(base.optimizer, lr=6e-4, warmup=50, final=0.1, rates=(("audio_embedding.", 2.5),)),
+        eval_every=150,
+        save_every=50,
+        out=f"{out}/hear",
+    )
+
+
+def one(out: str = RUNS) -> TrainConfig:
+    """Each side alone; the assistant's words a little before or behind its sound."""
+    base = hear(out)
+    task = replace(
+        base.task,
+        start=f"{out}/hear/export",
+        data=(f"{out}/data/talks",),
+        texts=read(out).task.texts,
         text_share=0.125,
         ahead=(-0.24, 0.4),
         queue=True,
@@ -91,51 +121,35 @@ def one(out: str = RUNS) -> TrainConfig:
         still_share=0.2,
         weights=LossWeights(semantic=5.0, padding=0.3),
     )
-    fresh = (("depth.", 2.5), ("audio_embedding.", 2.5))
-    return replace(
-        base,
-        name="one",
-        task=task,
-        steps=350,
-        optimizer=replace(base.optimizer, warmup=50, rates=fresh),
-        eval_every=150,
-        save_every=50,
-        out=f"{out}/one",
-    )
+    optimizer = replace(base.optimizer, lr=4e-4, final=0.5, rates=(("depth.", 2.5),))
+    return replace(base, name="one", task=task, steps=300, optimizer=optimizer, out=f"{out}/one")
 
 
 def two(out: str = RUNS) -> TrainConfig:
-    """Both sides, each in its stream, and some rows of one side alone still."""
+    """Both sides, each in its stream, and some rows of one side alone still. In some rows the user's later codebooks
+    are missing: the first ones are much the same whoever speaks."""
     base = one(out)
     task = replace(
-        base.task, start=f"{out}/one/export", apart=0.25, text_share=0.0, texts=(), text_mask=0.1, ahead=(-0.16, 0.16)
+        base.task,
+        start=f"{out}/one/export",
+        apart=0.25,
+        text_share=0.0,
+        texts=(),
+        text_mask=0.1,
+        ahead=(-0.16, 0.16),
+        depth_share=0.35,
+        still_share=0.15,
     )
     optimizer = replace(base.optimizer, lr=3e-4, final=0.2)
-    return replace(base, name="two", task=task, steps=550, optimizer=optimizer, ema=0.99, out=f"{out}/two")
-
-
-def hear(out: str = RUNS) -> TrainConfig:
-    """The same for longer, for what is heard. Half of the rows lack some of it, beginning with the last codebook: the
-    first ones are much the same whoever speaks."""
-    base = two(out)
-    task = replace(
-        base.task,
-        start=f"{out}/two/export",
-        apart=0.1,
-        heard_drop=0.5,
-        depth_share=0.25,
-        still_share=0.1,
-    )
-    optimizer = replace(base.optimizer, warmup=20, final=0.5)
-    return replace(base, name="hear", task=task, steps=1500, optimizer=optimizer, eval_every=100, out=f"{out}/hear")
+    return replace(base, name="two", task=task, steps=800, optimizer=optimizer, ema=0.99, out=f"{out}/two")
 
 
 def live(out: str = RUNS) -> TrainConfig:
     """Both sides as they are when it is served: every word with its sound, every frame said in full."""
-    base = hear(out)
+    base = two(out)
     task = replace(
         base.task,
-        start=f"{out}/hear/export",
+        start=f"{out}/two/export",
         apart=0.0,
         heard_drop=0.0,
         text_mask=0.0,
@@ -152,7 +166,7 @@ def model(out: str = RUNS) -> DuplexStage:
     """The folder that `duologue serve --model` takes."""
     return DuplexStage(
         name="model",
-        stages=tuple(f"{out}/{name}" for name in ("read", "one", "two", "hear", "live")),
+        stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "live")),
         data=f"{out}/data/talks",
         out=f"{out}/model",
         recipe="recipes/duplex_mini.py",
@@ -163,4 +177,4 @@ def model(out: str = RUNS) -> DuplexStage:
 
 def duplex_mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
-    return [talks(out), read(out), one(out), two(out), hear(out), live(out), model(out)]
+    return [asked(out), talks(out), read(out), hear(out), one(out), two(out), live(out), model(out)]

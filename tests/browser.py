@@ -116,11 +116,14 @@ def between(samples: np.ndarray, begin: float, end: float) -> np.ndarray:
 
 
 def pure(samples: np.ndarray) -> bool:
-    """Whether it is one tone and next to nothing else."""
+    """Whether it is one tone and next to nothing else, its multiples aside: a browser that turns a microphone up too
+    far adds those."""
     power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2
     peak = int(power.argmax())
     width = round(40 * len(samples) / RATE)  # 40 Hz
-    return bool(power[max(0, peak - width) : peak + width].sum() > 0.98 * power.sum())
+    place = np.arange(len(power)) + peak // 2
+    own = (place >= peak) & (np.abs(place % peak - peak // 2) <= width)
+    return bool(power[own].sum() > 0.98 * power.sum())
 
 
 def pitch(samples: np.ndarray) -> float:

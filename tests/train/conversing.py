@@ -29,18 +29,20 @@ DEPTH = DepthConfig(steps=BOOKS, dim=16, layers=2, heads=2, ffn_dims=(24,) * BOO
 SHAPE = WindowConfig(dim=32, layers=2, heads=4, kv_heads=2, ffn_dim=48, norm_eps=1e-5)
 
 
-def talk(number: int, *, frames: int = 40, split: str = "train") -> Conversation:
+def talk(number: int, *, frames: int = 40, split: str = "train", answered: bool = True) -> Conversation:
     """The user hums, then the assistant says three words, each a hum of its own."""
     rng, seconds = np.random.default_rng(number), np.arange(FRAME * frames) / RATE
     audio_CN = 1e-3 * rng.standard_normal((2, FRAME * frames)).astype(np.float32)
     asked = 8 + number % 5  # frames
     audio_CN[1, : asked * FRAME] += 0.2 * np.sin(2 * np.pi * (150 + 40 * number) * seconds[: asked * FRAME])
     words = [["hello", 0.1, asked * 0.08, "user"]]
-    for place, word in enumerate(("sun", "sea", "red")):
+    for place, word in enumerate(("sun", "sea", "red") if answered else ()):
         begin = asked + 6 + 6 * place
         here = slice(begin * FRAME, (begin + 4) * FRAME)
         audio_CN[0, here] += 0.2 * np.sin(2 * np.pi * (200 + 90 * place) * seconds[here])
         words.append([word, begin * 0.08 + 0.01, (begin + 4) * 0.08, "assistant"])
+    if not answered:
+        audio_CN[0] = 0.0
     return Conversation(
         id=f"talk-{number}",
         split=split,

@@ -57,9 +57,14 @@ def _code_shard(path: Path, mimi: Mimi, mixed: bool, silence_K: Tensor | None) -
     found: dict[str, Ragged] = {}
     for row in read_table(path, columns=["id", "audio"]).to_pylist():
         audio_CN = torch.from_numpy(decode_stereo(row["audio"]))
-        codes_TK = code(mimi, audio_CN.sum(0, keepdim=True).clamp(-1, 1) if mixed else audio_CN)
-        if silence_K is not None:
+        if silence_K is None:
+            codes_TK = code(mimi, audio_CN.sum(0, keepdim=True).clamp(-1, 1))
+        elif audio_CN[0].any():
+            codes_TK = code(mimi, audio_CN)
             _settle(codes_TK, audio_CN[0], silence_K)
+        else:  # nobody answers
+            codes_TK = code(mimi, audio_CN[1:])
+            codes_TK = torch.cat([silence_K.expand_as(codes_TK), codes_TK], 1)
         found[row["id"]] = {"codes": codes_TK}
     return found
 
@@ -155,12 +160,13 @@ class Rows:
         Args:
             ahead: seconds by which the text comes before the sound.
             with_text: False: nothing is known of the text.
-            side: "assistant" or "user": the only one that is there, in its own place, with its words; "": both.
+            side: "assistant" or "user": the only one that is there, in its own place; "": both. Of the user alone no
+                text is known: what the user says is for `heard_words`.
         """
-        c, roles = self.config, (ASSISTANT, USER) if self.streams == "mixed" else (side or ASSISTANT,)
+        c, roles = self.config, (ASSISTANT, USER) if self.streams == "mixed" else (ASSISTANT,)
         words = [word for role in roles for word in talk.words[role]]
         text = interleave(
-            words if with_text else None,
+            words if with_text and side != USER else None,
             encode=self.encode,
             frames=talk.frames,
             frame_rate=self.frame_rate,

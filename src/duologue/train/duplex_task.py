@@ -56,11 +56,10 @@ class DuplexTask:
     rows: int = 8  # in a micro-batch
     seconds: float = 30.0  # of a row
     texts: tuple[str, ...] = ()  # folders of conversations, JSONL files; see duplex_data.read_texts
-    apart: float = 0.0  # of the rows of two streams, that have one side alone in its place, with its own words
+    apart: float = 0.0  # of the rows of two streams, that have one side alone in its place
     text_share: float = 0.0  # of the rows, that are text without sound
     text_mask: float = 0.0  # of the rows with sound, that have no text
     ahead: tuple[float, float] = (0.0, 0.0)  # seconds of the text before the sound, drawn evenly for each row
-    behind: tuple[float, float] = (0.4, 0.6)  # of the user's words after their sound, where the user is alone in a row
     queue: bool = False  # a word waits until the one before it is written out, instead of cutting it off
     depth_share: float = 1.0  # of the frames, drawn, that the depth transformer learns from
     still_share: float = 1.0  # of those of them whose own codes are the same as in the frame before, as in silence
@@ -85,10 +84,9 @@ class DuplexTask:
             raise ConfigError("DuplexTask: low-rank changes are for a model that is there; set start, or rank=0")
         if self.dtype not in DTYPES:
             raise ConfigError(f"DuplexTask: dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
-        if self.ahead[0] > self.ahead[1] or not 0 <= self.behind[0] <= self.behind[1] or self.rows < 1:
+        if self.ahead[0] > self.ahead[1] or self.rows < 1:
             raise ConfigError(
-                "DuplexTask: need rows from 1, ahead as (low, high), and so behind, from 0; "
-                f"got {self.rows}, {self.ahead} and {self.behind}"
+                f"DuplexTask: need rows from 1, and ahead as (low, high), got {self.rows} and {self.ahead}"
             )
 
     @property
@@ -221,16 +219,19 @@ class _Conversing:
         heard = [torch.full((frames,), ZERO) for _ in rows]
         for _ in range(c.rows - c.text_rows):
             options: dict[str, Any] = {"ahead": rng.uniform(*c.ahead), "with_text": rng.random() >= c.text_mask}
-            side = str(rng.choice([ASSISTANT, USER])) if c.apart and rng.random() < c.apart else ""
-            if side == USER:  # there is nothing to be learnt from it without its words
-                options = {"ahead": -rng.uniform(*c.behind), "with_text": True}
             place = self._rows.draw(self._talks["train"], self._odds, frames, rng)
+            side = str(rng.choice(self._alone(place[0]))) if c.apart and rng.random() < c.apart else ""
             rows.append(self._rows.row(*place, side=side, **options))
             heard.append(self._rows.heard_words(*place, side=side))
             if c.heard_drop and side != ASSISTANT and rng.random() < c.heard_drop:
                 first = 1 + self.sides.config.own_codebooks
                 rows[-1][first + int(rng.integers(1, self.sides.config.heard_codebooks)) :] = ZERO
         return DuplexBatch(torch.stack(rows), torch.stack(heard), torch.arange(c.rows) < c.text_rows)
+
+    def _alone(self, talk: Talk) -> list[str]:
+        """The sides that something can be learnt from alone."""
+        hears = self.sides.config.hear_delay is not None and bool(talk.words[USER])
+        return [USER] * hears + [ASSISTANT] * (bool(talk.words[ASSISTANT]) or not hears)
 
     def loss(self, module: nn.Module, batch: DuplexBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         assert isinstance(module, MoshiModel)
@@ -240,23 +241,22 @@ class _Conversing:
         return combine(told, batch.read_B, self.config.weights, module.config)
 
     def evaluate(self, module: nn.Module) -> dict[str, float]:
-        """Rows of held-out conversations, one behind the other, the words of users alone (`heard_apart`), and
-        held-out texts (`reading`)."""
+        """Rows of held-out conversations, one behind the other, what is heard of users alone (`heard`), and held-out
+        texts (`reading`)."""
         assert isinstance(module, MoshiModel)
         c, found = self.config, dict[str, float]()
         rate = self.sides.mimi.config.frame_rate
 
-        def judged(side: str = "", ahead: float = 0.0) -> dict[str, float]:
+        def judged(side: str = "") -> dict[str, float]:
             some = itertools.islice(self._rows.all(self._talks["dev"], self.frames), c.held_out)
-            both = ((self._rows.row(*p, side=side, ahead=ahead), self._rows.heard_words(*p, side=side)) for p in some)
+            both = ((self._rows.row(*p, side=side), self._rows.heard_words(*p, side=side)) for p in some)
             return self._judge(module, both).result(rate)
 
         if c.rows > c.text_rows:
-            alone = judged(USER, -sum(c.behind) / 2) if c.apart else {}
-            found = {name: alone[name] for name in ("heard",) if name in alone}  # unless both sides are there
-            found |= judged(ASSISTANT if c.apart == 1 else "")
-            if alone:
-                found["heard_apart"] = alone["words"]
+            alone = {side for talk in self._talks["dev"] for side in self._alone(talk)} if c.apart else set()
+            heard = judged(USER) if USER in alone else {}
+            spoken = judged(ASSISTANT if c.apart == 1 else "") if ASSISTANT in alone or not alone else {}
+            found = spoken | {name: heard[name] for name in ("heard",) if name in heard}
         if c.text_rows:
             rng = np.random.default_rng(0)
             texts = (self._rows.of_text(self._texts[1], self.frames, rng) for _ in range(min(8, c.held_out)))

@@ -107,6 +107,13 @@ def test_a_closed_set_is_asked_in_every_split(tmp_path):
     assert [sum(script.split == split for script in scripts) for split in ("train", "dev", "test")] == [20, 12, 8]
 
 
+def test_users_may_be_alone(tmp_path):
+    recipes = [recipe([pairs(tmp_path / "q.jsonl", 12)], conversations=9, answered=each) for each in (True, False)]
+    both, alone = (Texts(config).scripts() for config in recipes)
+    for talk, asked in zip(both, alone, strict=True):
+        assert asked.lines == tuple(line for line in talk.lines if line.role == USER) and asked.lines
+
+
 def test_pairs_with_longer_answers_than_wanted_are_left_out(tmp_path):
     rows = [("Who are you?", "I am mini."), ("And why is that?", "Because I was made here.")]
     path = tmp_path / "q.jsonl"

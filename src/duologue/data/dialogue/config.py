@@ -174,6 +174,7 @@ class DialogueConfig:
     dev: float = 0.02  # share of the texts, where a source does not say
     test: float = 0.02
     closed: bool = False  # the same questions in every split, which then differ in their voices alone
+    answered: bool = True  # False: the assistant is silent and the users' lines follow each other, to learn to hear by
     # conversations made from questions and answers
     exchanges: tuple[int, int] = (2, 5)  # questions
     greeting_chance: float = 0.6

@@ -201,7 +201,7 @@ class Texts:
         if rng.random() < config.closing_chance:
             exchanges.append(_pick(phrases.closings, rng))
         lines = [Line(role, text) for pair in exchanges for role, text in zip((USER, ASSISTANT), pair, strict=True)]
-        return tuple(line for line in lines if line.text)
+        return tuple(line for line in lines if line.text and (config.answered or line.role == USER))
 
 
 def _pick(choices: tuple[tuple[str, str], ...], rng: np.random.Generator) -> tuple[str, str]:
