@@ -225,7 +225,7 @@ def test_users_whom_nobody_answers_are_heard_all_the_same(folder, tmp_path):
     made = duplex_task(folder, data=(str(tmp_path),), hear_delay=5, apart=1.0, text_share=0.0).make()
     made.prepare()
     whole, _ = row_of(made)
-    assert (whole[1 : 1 + BOOKS].T == duplex_data.silence(made.sides.mimi)).all()
+    assert (duplex_data.silence(made.sides.mimi) == whole[1 : 1 + BOOKS].T).all()
     assert torch.equal(whole[1 + BOOKS :].T.to(torch.int16), code(codec(), torch.from_numpy(talk(0).sound()[1:])))
     batch = next(iter(made.batches(0, 0)))()
     assert (batch.codes_BKT[:, : 1 + BOOKS] == ZERO).all() and (batch.heard_BT != ZERO).any(1).all()
