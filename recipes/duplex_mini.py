@@ -89,6 +89,7 @@ def hear(out: str = RUNS) -> TrainConfig:
         apart=1.0,
         hear_delay=6,
         heard_drop=0.3,
+        rows=4,
         seconds=24.0,
         texts=(),
         text_share=0.0,
@@ -98,10 +99,10 @@ def hear(out: str = RUNS) -> TrainConfig:
         base,
         name="hear",
         task=task,
-        steps=1200,
-        optimizer=replace(base.optimizer, lr=6e-4, warmup=50, final=0.1, rates=(("audio_embedding.", 2.5),)),
-        eval_every=150,
-        save_every=50,
+        steps=2400,
+        optimizer=replace(base.optimizer, lr=6e-4, warmup=100, final=0.1, rates=(("audio_embedding.", 2.5),)),
+        eval_every=300,
+        save_every=100,
         out=f"{out}/hear",
     )
 
@@ -114,6 +115,7 @@ def one(out: str = RUNS) -> TrainConfig:
         start=f"{out}/hear/export",
         data=(f"{out}/data/talks",),
         texts=read(out).task.texts,
+        rows=8,
         text_share=0.125,
         ahead=(-0.24, 0.4),
         queue=True,
@@ -122,7 +124,7 @@ def one(out: str = RUNS) -> TrainConfig:
         weights=LossWeights(semantic=5.0, padding=0.3),
     )
     optimizer = replace(base.optimizer, lr=4e-4, final=0.5, rates=(("depth.", 2.5),))
-    return replace(base, name="one", task=task, steps=300, optimizer=optimizer, out=f"{out}/one")
+    return replace(base, name="one", task=task, steps=300, optimizer=optimizer, save_every=50, out=f"{out}/one")
 
 
 def two(out: str = RUNS) -> TrainConfig:
@@ -167,7 +169,7 @@ def model(out: str = RUNS) -> DuplexStage:
     return DuplexStage(
         name="model",
         stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "live")),
-        data=f"{out}/data/talks",
+        data=(f"{out}/data/asked", f"{out}/data/talks"),
         out=f"{out}/model",
         recipe="recipes/duplex_mini.py",
         dtype="int8",

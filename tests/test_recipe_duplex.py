@@ -47,26 +47,27 @@ def stages(tmp_path):
     return {stage.name: stage for stage in [*made, *training]}
 
 
-def save_talks(folder: Path) -> None:
-    """As the stage `talks` would, with speakers that hum."""
+def save_talks(folder: Path, *, answered: bool = True) -> None:
+    """As the stages `talks` and `asked` would, with speakers that hum."""
     path = folder.parent / "pairs.jsonl"
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     rows = [{"question": f"What is number {n}?", "answer": f"It is the {word}."} for n, word in enumerate(tiny.WORDS)]
     path.write_text("\n".join(map(json.dumps, rows)))
     source = DialogueSource(path=str(path), name="pairs", kind="pairs", licence="CC0")
-    config = recipe([source], conversations=8, dev=0.4, exchanges=(1, 1), seed=4)
+    config = recipe([source], conversations=8, dev=0.4, exchanges=(1, 1), seed=4, answered=answered)
     make_dialogues(config, folder, progress=False, speakers=hums())
 
 
 def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
-    assert list(stages) == ["talks", "read", "one", "two", "hear", "live", "model"]
+    assert list(stages) == ["asked", "talks", "read", "hear", "one", "two", "live", "model"]
     tiny.save_llm(tmp_path / "llm", "llama", tiny.LLAMA)
     save_codec(codec(), tmp_path / "codec")
     save_talks(tmp_path / "data" / "talks")
+    save_talks(tmp_path / "data" / "asked", answered=False)
     with pytest.raises(TrainError, match="Run the stages"):
         stages["model"].run()
-    results = {name: train(stages[name]) for name in ("read", "one", "two", "hear", "live")}
-    assert results["read"].evaluation.keys() == {"reading"}
+    results = {name: train(stages[name]) for name in ("read", "hear", "one", "two", "live")}
+    assert results["read"].evaluation.keys() == {"reading"} and results["hear"].evaluation.keys() == {"heard"}
     assert results["live"].evaluation.keys() >= {"text", "words", "perplexity", "code_1", "right_3", "false_starts"}
     stages["model"].run()
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
@@ -88,18 +89,21 @@ def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
 def test_the_conversations_are_those_of_the_data_recipe_without_voices_of_the_tests(monkeypatch):
     made = []
     monkeypatch.setattr("duologue.data.dialogue.make_dialogues", lambda config, out: made.append((config, out)))
-    talks = resolve(RECIPE, out="elsewhere")[0]
-    talks.run()
-    [(config, out)] = made
-    assert config.closed and out == Path("elsewhere/data/talks")
-    assert not [voice.name for voice in config.voices if is_reserved(voice)]
+    for stage in resolve(RECIPE, out="elsewhere")[:2]:
+        stage.run()
+    asked, talks = (config for config, _ in made)
+    assert [out for _, out in made] == [Path("elsewhere/data/asked"), Path("elsewhere/data/talks")]
+    assert asked.sources == talks.sources and asked.closed and talks.closed and talks.answered and not asked.answered
+    for config in (asked, talks):
+        assert not [voice.name for voice in config.voices if is_reserved(voice)]
+        assert {voice.name for voice in config.voices if "train" not in voice.splits} == {"hibari-child-us"}
 
 
 def test_each_stage_goes_on_from_the_one_before():
     training = [stage for stage in resolve(RECIPE) if isinstance(stage, TrainConfig)]
     for before, after in itertools.pairwise(training):
         assert after.task.start == f"{before.folder}/export"
-    assert [stage.task.apart for stage in training[1:]] == [1.0, 0.25, 0.1, 0.0]
+    assert [stage.task.apart for stage in training[1:]] == [1.0, 1.0, 0.25, 0.0]
     live = training[-1].task
     assert live.ahead == (0.0, 0.0) and not live.text_mask and live.depth_share == live.still_share == 1
     assert not any("heldout" in text or "closed" in text for stage in training for text in stage.task.texts)

@@ -103,7 +103,7 @@ class Int8Matrix(QuantMatrix):
         odd = self.shape[1] % 16 != 0
 
         def product(x_MD: Tensor) -> Tensor:
-            x_MD = x_MD.to(torch.bfloat16)
+            x_MD = x_MD.bfloat16()
             if odd or x_MD.shape[0] >= EXPAND_FROM:
                 return F.linear(x_MD, self.expanded(torch.bfloat16))
             # The kernel reads its arguments in aligned blocks, and crashes on others.

@@ -23,16 +23,18 @@ class QuantMatrix(nn.Module):
 
     def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x times the transposed matrix, in the type of x. Gradients reach x."""
-        product = None
-        if not (x.requires_grad and torch.is_grad_enabled()):
+        # A step is made of hundreds of these, and each call costs, even one that changes nothing.
+        if torch.is_grad_enabled() and x.requires_grad:
+            product = None
+        else:
             product = self._product or self._choose(x.device)
         if product is None:
             return F.linear(x, self.expanded(x.dtype), None if bias is None else bias.to(x.dtype))
-        # A step is made of hundreds of these, and each call costs, even one that changes nothing.
-        y = product(x if x.dim() == 2 else x.reshape(-1, x.shape[-1]))
+        flat = x.dim() == 2
+        y = product(x if flat else x.reshape(-1, self.shape[1]))
         if y.dtype != x.dtype:
-            y = y.to(x.dtype)
-        if x.dim() != 2:
+            y = y.float() if x.dtype == torch.float32 else y.to(x.dtype)
+        if not flat:
             y = y.view(*x.shape[:-1], self.shape[0])
         return y if bias is None else y + bias.to(x.dtype)
 
@@ -97,7 +99,8 @@ class QuantLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.weight.linear(x, self.bias)
+        # As `self.weight` and `self.bias`, which torch looks for in more places.
+        return self._modules["weight"].linear(x, self._buffers["bias"])  # type: ignore[union-attr, operator]
 
 
 def aligned(tensor: Tensor) -> Tensor:

@@ -97,18 +97,18 @@ class WindowAttention(nn.Module):
         self.qkv = nn.Linear(config.dim, (self.heads + 2 * self.kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(config.dim, config.dim, bias=False)
 
-    def forward(self, x_RTD: Tensor, cache: RingCache, layer: int, plan: RingPlan, turns: Tensor | None) -> Tensor:
-        R, T, _ = x_RTD.shape
-        qkv = self.qkv(x_RTD).view(R, T, -1, self.head_dim)
+    def forward(self, x_MD: Tensor, cache: RingCache, layer: int, plan: RingPlan, turns: Tensor | None) -> Tensor:
+        qkv = self.qkv(x_MD).view(*plan.positions_RT.shape, -1, self.head_dim)
         qk, v = qkv.split([self.heads + self.kv_heads, self.kv_heads], dim=2)
         if turns is not None:
             qk = turn(qk, turns)
         q, k = qk.transpose(1, 2).split([self.heads, self.kv_heads], dim=1)
-        return self.out(attend_ring(cache, layer, q, k, v.transpose(1, 2), plan).to(x_RTD.dtype))
+        mixed_RTD = attend_ring(cache, layer, q, k, v.transpose(1, 2), plan)
+        return self.out(mixed_RTD.flatten(0, 1).to(x_MD.dtype))
 
 
 class WindowBlock(nn.Module):
-    """Pre-norm attention and feed-forward."""
+    """Pre-norm attention and feed-forward, over the M = R * T steps of a plan."""
 
     def __init__(self, config: WindowConfig):
         super().__init__()
@@ -124,14 +124,14 @@ class WindowBlock(nn.Module):
             self.attention_scale = nn.Parameter(torch.full((c.dim,), c.layer_scale))
             self.ffn_scale = nn.Parameter(torch.full((c.dim,), c.layer_scale))
 
-    def forward(self, x_RTD: Tensor, cache: RingCache, layer: int, plan: RingPlan, turns: Tensor | None) -> Tensor:
-        mixed = self.attention(self.attention_norm(x_RTD), cache, layer, plan, turns)
-        x_RTD = x_RTD + (mixed * self.attention_scale if self.scaled else mixed)
-        fed = self.feed_forward(self.ffn_norm(x_RTD))
-        return x_RTD + (fed * self.ffn_scale if self.scaled else fed)
+    def forward(self, x_MD: Tensor, cache: RingCache, layer: int, plan: RingPlan, turns: Tensor | None) -> Tensor:
+        mixed = self.attention(self.attention_norm(x_MD), cache, layer, plan, turns)
+        x_MD = x_MD + (mixed * self.attention_scale if self.scaled else mixed)
+        fed = self.feed_forward(self.ffn_norm(x_MD))
+        return x_MD + (fed * self.ffn_scale if self.scaled else fed)
 
-    def feed_forward(self, x_RTD: Tensor) -> Tensor:
-        up = self.up(x_RTD)
+    def feed_forward(self, x_MD: Tensor) -> Tensor:
+        up = self.up(x_MD)
         if not self.gated:
             return self.down(F.gelu(up))
         gate, up = up.chunk(2, dim=-1)
@@ -196,7 +196,8 @@ class WindowTransformer(nn.Module):
     def _run(self, x_RTD: Tensor, state: RingCache, plan: RingPlan) -> Tensor:
         c = self.config
         angle = None if c.rope_theta is None else turns(plan.positions_RT, c.head_dim, c.rope_theta)
+        x_MD = x_RTD.flatten(0, 1)
         for layer, block in enumerate(self.layers):
-            x_RTD = block(x_RTD, state, layer, plan, angle)
+            x_MD = block(x_MD, state, layer, plan, angle)
         advance(state, plan)
-        return x_RTD
+        return x_MD.view(x_RTD.shape)

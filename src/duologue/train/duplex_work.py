@@ -41,7 +41,7 @@ class DuplexStage:
 
     name: str
     stages: tuple[str, ...]  # the folders of its runs, in order; the last one's model is taken
-    data: str  # the conversations
+    data: tuple[str, ...]  # folders of conversations
     out: str
     recipe: str  # the name of the recipe, for the card
     sampling: Sampling = field(default_factory=Sampling)
@@ -78,8 +78,7 @@ class DuplexStage:
                 measures = ", ".join(f"{name} {r.evaluation[name]:.4g}" for name in names)
                 yield f"| {r.name} | {r.exported_step} | {r.seconds / 60:.0f} min | {measures} | {r.machine} |"
         yield from ("", "Conversations from:", "")
-        file = Path(self.data) / "config.json"
-        made = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-        for kind in ("sources", "voices"):
-            for each in made.get(kind, []):
-                yield f"- {each['name']} ({each['licence'] or 'no licence noted'})"
+        files = [Path(folder) / "config.json" for folder in self.data]
+        made = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+        named = [each for kind in ("sources", "voices") for recipe in made for each in recipe.get(kind, [])]
+        yield from dict.fromkeys(f"- {each['name']} ({each['licence'] or 'no licence noted'})" for each in named)
