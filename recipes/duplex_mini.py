@@ -20,11 +20,16 @@ from pathlib import Path
 
 from duologue.models.moshi.config import DepthConfig
 from duologue.train import OptimizerConfig, TrainConfig
+from duologue.train.discriminators import DiscriminatorConfig
 from duologue.train.duplex_losses import LossWeights
 from duologue.train.duplex_start import NewModel
 from duologue.train.duplex_task import DuplexTask
 from duologue.train.duplex_work import DialogueStage, DuplexStage
+from duologue.train.mimi_task import MimiTask
+from duologue.train.mimi_work import SpeechStage
 from duologue.train.stages import Work
+from recipes import mimi_mini
+from recipes.data_duplex import closed
 
 RUNS = "runs/duplex_mini"
 CODEC = "mimi_mini"  # the packaged one; runs/mimi_mini/codec: your own
@@ -99,7 +104,7 @@ def hear(out: str = RUNS) -> TrainConfig:
         base,
         name="hear",
         task=task,
-        steps=2400,
+        steps=1500,
         optimizer=replace(base.optimizer, lr=6e-4, warmup=100, final=0.1, rates=(("audio_embedding.", 2.5),)),
         eval_every=300,
         save_every=100,
@@ -124,7 +129,7 @@ def one(out: str = RUNS) -> TrainConfig:
         weights=LossWeights(semantic=5.0, padding=0.3),
     )
     optimizer = replace(base.optimizer, lr=4e-4, final=0.5, rates=(("depth.", 2.5),))
-    return replace(base, name="one", task=task, steps=300, optimizer=optimizer, save_every=50, out=f"{out}/one")
+    return replace(base, name="one", task=task, steps=200, optimizer=optimizer, save_every=50, out=f"{out}/one")
 
 
 def two(out: str = RUNS) -> TrainConfig:
@@ -143,7 +148,47 @@ def two(out: str = RUNS) -> TrainConfig:
         still_share=0.15,
     )
     optimizer = replace(base.optimizer, lr=3e-4, final=0.2)
-    return replace(base, name="two", task=task, steps=800, optimizer=optimizer, ema=0.99, out=f"{out}/two")
+    return replace(base, name="two", task=task, steps=600, optimizer=optimizer, ema=0.99, out=f"{out}/two")
+
+
+def own_speech(out: str = RUNS) -> SpeechStage:
+    """The assistant's voice, saying all kinds of things."""
+    return SpeechStage(
+        name="own_speech",
+        out=f"{out}/data/own",
+        texts=tuple(str(HERE / "data" / f"{name}.jsonl") for name in ("spoken_qa", "statements", "sampled")),
+        voices=(closed().assistant,),
+        rows=2000,
+        held_out=60,
+    )
+
+
+def sound(out: str = RUNS) -> TrainConfig:
+    """The codec's decoder learns to sound like that one voice; what the codes mean stays as it is."""
+    return TrainConfig(
+        name="sound",
+        task=MimiTask(
+            data=(f"{out}/data/own",),
+            start=CODEC,
+            codec=mimi_mini.codec(),
+            decoder_only=True,
+            rows=4,
+            frames=16,
+            judged=8,
+            mel=1.0,
+            adversarial=3.0,
+            matching=3.0,
+            semantic=0.0,
+            discriminators=DiscriminatorConfig(windows=(2048, 512, 128), channels=16),
+        ),
+        steps=2500,
+        optimizer=OptimizerConfig(lr=6e-4, betas=(0.8, 0.95), weight_decay=0.01, warmup=50, final=0.05, clip=0.0),
+        precision="auto",
+        eval_every=500,
+        save_every=250,
+        ema=0.99,
+        out=f"{out}/sound",
+    )
 
 
 def live(out: str = RUNS) -> TrainConfig:
@@ -152,6 +197,7 @@ def live(out: str = RUNS) -> TrainConfig:
     task = replace(
         base.task,
         start=f"{out}/two/export",
+        codec=f"{out}/sound/export",
         apart=0.0,
         heard_drop=0.0,
         text_mask=0.0,
@@ -168,7 +214,7 @@ def model(out: str = RUNS) -> DuplexStage:
     """The folder that `duologue serve --model` takes."""
     return DuplexStage(
         name="model",
-        stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "live")),
+        stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "sound", "live")),
         data=(f"{out}/data/asked", f"{out}/data/talks"),
         out=f"{out}/model",
         recipe="recipes/duplex_mini.py",
@@ -179,4 +225,5 @@ def model(out: str = RUNS) -> DuplexStage:
 
 def duplex_mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
-    return [asked(out), talks(out), read(out), hear(out), one(out), two(out), live(out), model(out)]
+    data = [asked(out), talks(out), own_speech(out)]
+    return [*data, read(out), hear(out), one(out), two(out), sound(out), live(out), model(out)]

@@ -11,17 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 from fake_speakers import hums, recipe
-from tiny_duplex import codec
+from tiny_duplex import CODEC, codec
 from train import tiny
+from train.coding import save_speech
 from train.conversing import DEPTH
 
 from duologue import Pipeline
 from duologue.checkpoints import open_model
 from duologue.checkpoints.codecs import save_codec
+from duologue.config import to_dict
 from duologue.data.dialogue import DialogueSource, make_dialogues
 from duologue.errors import TrainError
 from duologue.eval.voices import is_reserved
 from duologue.train import TrainConfig, train
+from duologue.train.duplex_task import DuplexTask
 from duologue.train.stages import resolve, with_settings
 
 RECIPE = f"{Path(__file__).parents[1] / 'recipes' / 'duplex_mini.py'}:duplex_mini"
@@ -41,7 +44,12 @@ def stages(tmp_path):
             f"read.new={json.dumps(new)}",
             f"read.codec={tmp_path / 'codec'}",
             *(f'{name}.texts=["{text}", "{tmp_path}/data/talks"]' for name in ("read", "one")),
-            "seconds=2.0",
+            *(f"{name}.seconds=2.0" for name in ("read", "hear", "one", "two", "live")),
+            f"sound.start={tmp_path / 'codec'}",
+            f"sound.codec={json.dumps(to_dict(CODEC))}",
+            'sound.discriminators={"windows": [128, 64], "channels": 2}',
+            "sound.judged=2",
+            "sound.frames=4",
         ],
     )
     return {stage.name: stage for stage in [*made, *training]}
@@ -59,17 +67,21 @@ def save_talks(folder: Path, *, answered: bool = True) -> None:
 
 
 def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
-    assert list(stages) == ["asked", "talks", "read", "hear", "one", "two", "live", "model"]
+    assert list(stages) == [*("asked", "talks", "own_speech", "read", "hear", "one", "two", "sound", "live", "model")]
     tiny.save_llm(tmp_path / "llm", "llama", tiny.LLAMA)
     save_codec(codec(), tmp_path / "codec")
     save_talks(tmp_path / "data" / "talks")
     save_talks(tmp_path / "data" / "asked", answered=False)
+    save_speech(tmp_path / "data" / "own")
     with pytest.raises(TrainError, match="Run the stages"):
         stages["model"].run()
-    results = {name: train(stages[name]) for name in ("read", "hear", "one", "two", "live")}
+    results = {name: train(stages[name]) for name in ("read", "hear", "one", "two", "sound", "live")}
     assert results["read"].evaluation.keys() == {"reading"} and results["hear"].evaluation.keys() == {"heard"}
     assert results["live"].evaluation.keys() >= {"text", "words", "perplexity", "code_1", "right_3", "false_starts"}
     stages["model"].run()
+    changed, mine = (open_model(tmp_path / name).tensors("mimi.safetensors") for name in ("live/export", "two/export"))
+    parts = {name.split(".")[0] for name, value in changed.items() if not value.equal(mine[name])}
+    assert parts == {"decoder", "decoder_transformer", "upsample"}, "codes keep their meaning"
     card = (tmp_path / "model" / "MODEL_CARD.md").read_text()
     assert "| two | 2 |" in card and "- pairs (CC0)" in card
     plain, packed = (open_model(tmp_path / name).tensors("moshi.safetensors") for name in ("live/export", "model"))
@@ -89,7 +101,9 @@ def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
 def test_the_conversations_are_those_of_the_data_recipe_without_voices_of_the_tests(monkeypatch):
     made = []
     monkeypatch.setattr("duologue.data.dialogue.make_dialogues", lambda config, out: made.append((config, out)))
-    for stage in resolve(RECIPE, out="elsewhere")[:2]:
+    stages = resolve(RECIPE, out="elsewhere")
+    assert [voice.name for voice in stages[2].voices] == ["assistant"]
+    for stage in stages[:2]:
         stage.run()
     asked, talks = (config for config, _ in made)
     assert [out for _, out in made] == [Path("elsewhere/data/asked"), Path("elsewhere/data/talks")]
@@ -100,7 +114,7 @@ def test_the_conversations_are_those_of_the_data_recipe_without_voices_of_the_te
 
 
 def test_each_stage_goes_on_from_the_one_before():
-    training = [stage for stage in resolve(RECIPE) if isinstance(stage, TrainConfig)]
+    training = [s for s in resolve(RECIPE) if isinstance(s, TrainConfig) and isinstance(s.task, DuplexTask)]
     for before, after in itertools.pairwise(training):
         assert after.task.start == f"{before.folder}/export"
     assert [stage.task.apart for stage in training[1:]] == [1.0, 1.0, 0.25, 0.0]

@@ -130,6 +130,13 @@ def test_where_the_decoder_alone_learns_codes_keep_their_meaning(folder, whole, 
         mimi_task(folder, decoder_only=True)
 
 
+def test_nobody_need_teach(folder, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("duologue.train.mimi_task.load_teacher", None)  # it is not asked for
+    result = train(mimi_config(folder, tmp_path, start=str(whole / "export"), decoder_only=True, semantic=0.0, steps=2))
+    assert {"mel", "first"} <= result.evaluation.keys() and "semantic" not in result.evaluation
+    assert not (tmp_path / "export" / "semantic_head.safetensors").exists() and load_codec(tmp_path / "export")
+
+
 SKETCHED = {"mel": 0.0, "adversarial": 0.0, "matching": 0.0, "sketch": 1.0}
 
 

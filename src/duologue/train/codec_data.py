@@ -37,7 +37,7 @@ SAMPLE = 400  # rows that tell the teacher's mean and spread
 @dataclass(frozen=True)
 class Crops:
     audio_BN: Tensor  # 24 kHz, [-1, 1]
-    taught_BTD: Tensor  # what the teacher hears around each frame of the codec, of zero mean and unit spread
+    taught_BTD: Tensor | None  # what the teacher hears around each frame of the codec, of zero mean and unit spread
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,17 @@ class Folder:
 
 
 class CodecData:
-    """One split of some data folders."""
+    """One split of some data folders.
 
-    def __init__(self, folders: Sequence[Folder], *, mean_D: Tensor, spread_D: Tensor, frame_steps: int):
-        self.folders, self.mean_D, self.spread_D, self.frame_steps = folders, mean_D, spread_D, frame_steps
+    Args:
+        spread: mean and standard deviation [D] of what the teacher hears; None: there is no teacher.
+    """
+
+    def __init__(self, folders: Sequence[Folder], *, spread: tuple[Tensor, Tensor] | None, frame_steps: int):
+        self.folders, self.spread, self.frame_steps = folders, spread, frame_steps
         self._odds = [_odds(folder) for folder in folders]
 
-    def crop(self, frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    def crop(self, frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
         """Some frames from anywhere: audio [N], taught [T, D]."""
         steps = frames * self.frame_steps
         index = int(rng.choice(len(self.folders), p=[folder.share for folder in self.folders]))
@@ -69,13 +73,16 @@ class CodecData:
         audio_N = torch.cat([part["audio"] for part in parts]).flatten().float() / 32_768
         level = 10 ** (rng.uniform(*LEVELS) / 20) / max(active_rms(audio_N.numpy()), 1e-4)
         audio_N = audio_N * level + DITHER * torch.from_numpy(rng.standard_normal(len(audio_N), np.float32))
+        if self.spread is None:
+            return audio_N.clamp(-1, 1), None
+        mean_D, spread_D = self.spread
         heard_SD = torch.cat([part["taught"] for part in parts]).float()
-        return audio_N.clamp(-1, 1), pooled((heard_SD - self.mean_D) / self.spread_D, self.frame_steps)
+        return audio_N.clamp(-1, 1), pooled((heard_SD - mean_D) / spread_D, self.frame_steps)
 
     @torch.autocast("cpu", enabled=False)  # the loop may ask for it while it evaluates in bf16
     def batch(self, rows: int, frames: int, rng: np.random.Generator) -> Crops:
-        crops = [self.crop(frames, rng) for _ in range(rows)]
-        return Crops(torch.stack([audio for audio, _ in crops]), torch.stack([heard for _, heard in crops]))
+        audio, heard = zip(*(self.crop(frames, rng) for _ in range(rows)), strict=True)
+        return Crops(torch.stack(audio), None if self.spread is None else torch.stack(heard))
 
     def batches(self, rows: int, frames: int, *, seed: int, position: int) -> Iterator[Callable[[], Crops]]:
         """Endless makers of batches, each from its number alone."""
@@ -96,7 +103,7 @@ def pooled(heard_SD: Tensor, frame_steps: int) -> Tensor:
 
 def read(
     folders: Sequence[str],
-    teacher: Teacher,
+    teacher: Teacher | None,
     *,
     shares: Sequence[float] = (),
     frame_steps: int,
@@ -106,20 +113,23 @@ def read(
     """The splits of some data folders, all in the teacher's spread over the first.
 
     Args:
+        teacher: None: nobody teaches.
         shares: how much of the crops each folder gives; empty: as much as it has.
     Raises:
         DataError: no folder, or no row of a split in any of them; or other shares than folders.
     """
     if not folders or (shares and len(shares) != len(folders)):
         raise DataError(f"codec_data: need data folders, and a share for each or for none, got {folders}, {shares}")
-    mark = fingerprint(teacher.module)
-    teacher.module = to_card(teacher.module)
+    mark = "sound"
+    if teacher is not None:
+        mark = fingerprint(teacher.module)
+        teacher.module = to_card(teacher.module)
     caches = [
         cached(folder, f"codec-{mark}", _maker(teacher), columns=COLUMNS, like=_like(teacher), cache=_place(cache, i))
         for i, folder in enumerate(folders)
     ]
     found: list[CodecData] = []
-    mean_D = spread_D = torch.zeros(0)
+    spread = None
     for split in splits:
         rows = [_rows(folder, kept, split) for folder, kept in zip(folders, caches, strict=True)]
         sizes = [sum(map(kept.count, ids)) for kept, ids in zip(caches, rows, strict=True)]
@@ -132,9 +142,9 @@ def read(
         ]
         total = sum(part.share for part in parts)
         parts = [Folder(part.cache, part.rows, part.share / total) for part in parts]
-        if not found:
-            mean_D, spread_D = _spread(parts)
-        found.append(CodecData(parts, mean_D=mean_D, spread_D=spread_D, frame_steps=frame_steps))
+        if not found and teacher is not None:
+            spread = _spread(parts)
+        found.append(CodecData(parts, spread=spread, frame_steps=frame_steps))
     return found
 
 
@@ -163,11 +173,12 @@ def _spread(folders: Sequence[Folder]) -> tuple[Tensor, Tensor]:
     return all_SD.mean(0), all_SD.std(0).clamp(min=1e-3)
 
 
-def _like(teacher: Teacher) -> Ragged:
-    return {"audio": torch.zeros(0, STEP, dtype=torch.int16), "taught": torch.zeros(0, teacher.dim).half()}
+def _like(teacher: Teacher | None) -> Ragged:
+    sound = {"audio": torch.zeros(0, STEP, dtype=torch.int16)}
+    return sound if teacher is None else {**sound, "taught": torch.zeros(0, teacher.dim).half()}
 
 
-def _maker(teacher: Teacher) -> Callable[[list[Turn]], dict[str, Ragged]]:
+def _maker(teacher: Teacher | None) -> Callable[[list[Turn]], dict[str, Ragged]]:
     def make(rows: list[Turn]) -> dict[str, Ragged]:
         found = {row.id: _steps(row, teacher) for row in rows if row.answer_audio or row.question_audio}
         return {name: steps for name, steps in found.items() if len(steps["audio"])}
@@ -175,7 +186,7 @@ def _maker(teacher: Teacher) -> Callable[[list[Turn]], dict[str, Ragged]]:
     return make
 
 
-def _steps(row: Turn, teacher: Teacher) -> Ragged:
+def _steps(row: Turn, teacher: Teacher | None) -> Ragged:
     """The answer's sound, which is at the codec's rate, or else the question's."""
     if row.answer_audio:
         audio_N = decode_flac(row.answer_audio, RATE)
@@ -183,9 +194,10 @@ def _steps(row: Turn, teacher: Teacher) -> Ragged:
         audio_N = soxr.resample(decode_flac(row.question_audio, QUESTION_RATE), QUESTION_RATE, RATE)
     steps = len(audio_N) // STEP
     audio_N = np.clip(audio_N[: steps * STEP], -1, 1)
+    samples = torch.from_numpy((audio_N * 32_767).astype(np.int16)).view(-1, STEP)
+    if teacher is None:
+        return {"audio": samples}
     at_16_khz = soxr.resample(audio_N, RATE, codec_teacher.RATE) if steps else audio_N
     at_16_khz = np.resize(at_16_khz, steps * codec_teacher.STEP).astype(np.float32)
-    heard_SD = taught(teacher, torch.from_numpy(at_16_khz))
-    count = len(heard_SD)  # none of a row too short to be heard
-    samples = torch.from_numpy((audio_N * 32_767).astype(np.int16)).view(-1, STEP)
-    return {"audio": samples[:count], "taught": heard_SD.half()}
+    heard_SD = taught(teacher, torch.from_numpy(at_16_khz))  # nothing of a row too short to be heard
+    return {"audio": samples[: len(heard_SD)], "taught": heard_SD.half()}

@@ -66,7 +66,7 @@ class MimiTask:
     matching: float = 4.0  # of the discriminators' features; with adversarial
     sketch: float = 0.0  # weights beside them
     commitment: float = 1.0
-    semantic: float = 1.0
+    semantic: float = 1.0  # 0: without a teacher
     held_out: int = 48  # crops of the split dev
 
     def __post_init__(self):
@@ -113,12 +113,12 @@ class Coded:
 class Training(nn.Module):
     """The codec and what teaches it."""
 
-    def __init__(self, config: MimiTask, mimi: Mimi, teacher_dim: int):
+    def __init__(self, config: MimiTask, mimi: Mimi, teacher_dim: int | None):
         super().__init__()
         shares = {"mel": config.mel, "adversarial": config.adversarial, "matching": config.matching}
         self.mimi, self.decoder_only, self.quantized = mimi, config.decoder_only, config.quantized
         self.makes_sound = config.makes_sound
-        self.semantic_head = nn.Linear(config.codec.seanet.dim, teacher_dim)
+        self.semantic_head = None if teacher_dim is None else nn.Linear(config.codec.seanet.dim, teacher_dim)
         self.balance = Balance({name: share for name, share in shares.items() if share})
         self.discriminators = Discriminators(config.discriminators) if config.adversarial else None
         step = config.codec.frame_samples // config.codec.resample
@@ -129,7 +129,8 @@ class Training(nn.Module):
             mimi.decoder.seanet.requires_grad_(False)
         if self.decoder_only:
             for part in (mimi.encoder, mimi.quantizer, self.semantic_head):
-                part.requires_grad_(False)
+                if part is not None:
+                    part.requires_grad_(False)
 
     def code(self, audio_BN: Tensor) -> Coded:
         """What comes out of the codec on its way back to the audio."""
@@ -155,11 +156,13 @@ class Training(nn.Module):
         self.mimi.quantizer.train(mode and not self.decoder_only)  # in training mode the codebooks move
         return self
 
-    def unlike_teacher(self, quantized: Quantized, taught_BTD: Tensor) -> Tensor:
-        """Mean cosine distance of the first codebooks' guess from what the teacher hears, 0 to 2."""
+    def unlike_teacher(self, quantized: Quantized, taught_BTD: Tensor | None) -> dict[str, Tensor]:
+        """Mean cosine distance of the first codebooks' guess from what the teacher hears, 0 to 2, where there is one."""
+        if self.semantic_head is None or taught_BTD is None:
+            return {}
         with torch.autocast(taught_BTD.device.type, enabled=False):
             guess_BTD = self.semantic_head(quantized.semantic_BTD)
-            return 1 - F.cosine_similarity(guess_BTD, taught_BTD, dim=-1).mean()
+            return {"semantic": 1 - F.cosine_similarity(guess_BTD, taught_BTD, dim=-1).mean()}
 
 
 class _Coding:
@@ -169,8 +172,8 @@ class _Coding:
         self.config = config
 
     @functools.cached_property
-    def _teacher(self) -> Teacher:
-        return load_teacher(self.config.teacher)
+    def _teacher(self) -> Teacher | None:
+        return load_teacher(self.config.teacher) if self.config.semantic else None
 
     @functools.cached_property
     @torch.autocast("cpu", enabled=False)
@@ -186,19 +189,20 @@ class _Coding:
         _ = self._data
 
     def build(self) -> nn.Module:
-        c = self.config
+        c, teacher_dim = self.config, None if self._teacher is None else self._teacher.dim
         if not c.start:
-            module = Training(c, Mimi(c.codec), self._teacher.dim)
+            module = Training(c, Mimi(c.codec), teacher_dim)
             begin_loud(module.mimi)
             return module
         mimi = load_codec(c.start)
         if mimi.config != c.codec:
             raise ConfigError(f"MimiTask: {c.start} holds another codec than this stage's: {mimi.config}")
-        module = Training(c, mimi, self._teacher.dim)
-        load_part(module.semantic_head, SEMANTIC_HEAD, Path(c.start))
+        module = Training(c, mimi, teacher_dim)
+        if module.semantic_head is not None:
+            load_part(module.semantic_head, SEMANTIC_HEAD, Path(c.start))
         if module.sketch is not None and (Path(c.start) / f"{SKETCH}.json").is_file():
             load_part(module.sketch, SKETCH, Path(c.start))
-        if c.quantized and not all(mimi.quantizer.begun(c.codec.num_codebooks)):
+        if c.quantized and not c.decoder_only and not all(mimi.quantizer.begun(c.codec.num_codebooks)):
             self._begin_codebooks(module.eval())
         return module.train()
 
@@ -236,11 +240,11 @@ class _Coding:
             weighed.append(c.sketch * coded.sketch)
             shown.append(weighed[-1].detach())
         if not c.decoder_only:
-            weighed += [c.commitment * quantized.commitment, c.semantic * semantic]
+            weighed += [c.commitment * quantized.commitment, *(c.semantic * each for each in semantic.values())]
         if own is not None:
             losses["discriminators"] = own
             weighed.append(own)
-        losses |= {"commitment": quantized.commitment, "semantic": semantic}
+        losses |= {"commitment": quantized.commitment, **semantic}
         numbers: dict[str, float | Tensor] = {name: value.detach() for name, value in losses.items()}
         numbers |= {"revived": float(quantized.revived), "first": perplexity(quantized.codes_BKT[:, 0])}
         through = torch.stack(weighed).sum()
@@ -268,13 +272,13 @@ class _Coding:
     def evaluate(self, module: nn.Module) -> dict[str, float]:
         """Over crops of voices that are not trained on, everything quantised."""
         assert isinstance(module, Training)
-        c, rng, device = self.config, np.random.default_rng(0), module.semantic_head.weight.device
+        c, rng, device = self.config, np.random.default_rng(0), next(module.parameters()).device
         found, codes = [], []
         for begin in range(0, c.held_out, c.rows):
             rows = min(c.rows, c.held_out - begin)
             batch = to_device(self._data[1].batch(rows, c.frames, rng), device)
             coded = module.code(batch.audio_BN)
-            measured = {"semantic": module.unlike_teacher(coded.quantized, batch.taught_BTD)}
+            measured = module.unlike_teacher(coded.quantized, batch.taught_BTD)
             if coded.sound_BN is not None:
                 measured["mel"] = mel_distance(coded.sound_BN, batch.audio_BN)
             if coded.sketch is not None:
@@ -288,7 +292,8 @@ class _Coding:
     def export(self, module: nn.Module, folder: Path) -> None:
         assert isinstance(module, Training)
         save_codec(module.mimi, folder)
-        save_part(module.semantic_head, SEMANTIC_HEAD, folder, config=self.config.codec)
+        if module.semantic_head is not None:
+            save_part(module.semantic_head, SEMANTIC_HEAD, folder, config=self.config.codec)
         if module.sketch is not None:
             save_part(module.sketch, SKETCH, folder, config=self.config.codec)
 
