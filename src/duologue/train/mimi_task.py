@@ -157,7 +157,7 @@ class Training(nn.Module):
         return self
 
     def unlike_teacher(self, quantized: Quantized, taught_BTD: Tensor | None) -> dict[str, Tensor]:
-        """Mean cosine distance of the first codebooks' guess from what the teacher hears, 0 to 2, where there is one."""
+        """Mean cosine distance, 0 to 2, of the first codebooks' guess from what a teacher hears, where there is one."""
         if self.semantic_head is None or taught_BTD is None:
             return {}
         with torch.autocast(taught_BTD.device.type, enabled=False):
