@@ -56,7 +56,8 @@ def _values(path):
 
 
 def test_right_answers_are_told_from_wrong_ones(context, monkeypatch):
-    """One that thinks what is known of every other question; the judge hears all of it but for a word."""
+    """One that thinks what is known of every other question; the judge hears all of it but for a word. It writes down
+    all of a question but for its last two words."""
     known = duplex.short_answers(context.data)
     assert set(known.values()) == {"It is good."}
     monkeypatch.setattr(context.judge, "transcribe", lambda audio, rate: "It is" if len(audio) else "")
@@ -64,11 +65,14 @@ def test_right_answers_are_told_from_wrong_ones(context, monkeypatch):
 
     def run(line, case):
         take = real(line, case)
-        return replace(take, texts=((1.0, "It is"), (1.1, " good.")) if next(count) % 2 else ((1.0, "It is bad."),))
+        heard = ((0.8, " ".join(case.said[0][0].split()[:3])), (0.9, " ".join(case.said[0][0].split()[3:-2])))
+        texts = ((1.0, "It is"), (1.1, " good.")) if next(count) % 2 else ((1.0, "It is bad."),)
+        return replace(take, texts=texts, heard=heard)
 
     monkeypatch.setattr(duplex.Line, "run", run)
     found = {key: interval.value for key, interval in duplex.answers(context).values.items()}
     assert found["answers_right"] == 0.5 and found["answers_told"] == 0 and found["answers_over"] == 1
+    assert found["answers_heard"] == pytest.approx(2 / 8, abs=0.05)
     assert found["answers_wer"] == pytest.approx(1 / 3) and 1 <= found["answers_dnsmos"] <= 5
     (context.data / "spoken_qa.jsonl").write_text(json.dumps({"question": "Why is it?", "answer": "So " * 20}))
     with pytest.raises(DataError, match="7 words or fewer"):

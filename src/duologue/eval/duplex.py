@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from duologue.eval.duplex_measures import KINDS, Floor, floor, totals
 from duologue.eval.duplex_monologue import Scored, has_monologue, perplexity, scored
 from duologue.eval.duplex_observed import EDGE, Found, Values, observe, summarise
 from duologue.eval.duplex_official import FOLDERS, read_official
-from duologue.eval.metrics import Edits, Interval, bootstrap, error_rate, exact_match, mean
+from duologue.eval.metrics import Edits, Interval, bootstrap, error_rate, exact_match, mean, word_edits
 from duologue.eval.tasks import Outcome, Row, Task, judged
 from duologue.streaming.protocol import StreamingModel
 
@@ -79,6 +79,8 @@ def answers(context: Context, *, real_time: bool = False) -> Outcome:
         if take.spans:
             sound = take.piece(take.spans[0][0] - EDGE, take.spans[-1][1] + EDGE)
         found = judged(context, text, sound, take.rate)
+        wrote = " ".join(words for _, words in take.heard).strip()
+        found |= {"wrote": wrote, "written": asdict(word_edits(case.said[0][0], wrote))}
         return {**found, "known": right, "right": exact_match(right, text), "told": exact_match(right, found["said"])}
 
     rows = _driven(context, cases, "answers", real_time=real_time, more=judge)
@@ -87,6 +89,8 @@ def answers(context: Context, *, real_time: bool = False) -> Outcome:
     if spoke:
         values["answers_wer"] = bootstrap([Edits(**row["words"]) for row in spoke], error_rate)
         values["answers_dnsmos"] = bootstrap([row["dnsmos"] for row in spoke], mean)
+    if any(row["wrote"] for row in rows):
+        values["answers_heard"] = bootstrap([Edits(**row["written"]) for row in rows], error_rate)
     latencies = [1000 * row["latency"] for row in rows if row["latency"] is not None]
     if latencies:
         values["answers_latency"] = bootstrap(latencies, mean)
@@ -225,6 +229,7 @@ def _rows(kind: str, prefix: str = "", where: str = "") -> tuple[Row, ...]:
 _ANSWERS = (
     Row(key="answers_over", title="questions with short answers: take-over", unit="%", higher=True),
     Row(key="answers_latency", title="... from the user's end to the first sound", unit="ms"),
+    Row(key="answers_heard", title="... WER of the questions as the model writes them down", unit="%"),
     Row(key="answers_right", title="... the inner monologue is the known answer, word for word", unit="%", higher=True),
     Row(key="answers_told", title="... so is what the judge hears", unit="%", higher=True),
     Row(key="answers_wer", title="... WER of the speech against the inner monologue", unit="%"),
