@@ -121,6 +121,12 @@ def test_what_is_heard_is_written_down_and_begins_anew_after_a_silence(monkeypat
     assert texts[:5] == ["", " c", " c d", " c d", " c d e"] and texts[4 + ANEW] == " c d e"
     assert texts[5 + ANEW :] == [" f", " f", " f g"] and moshi.heard(state, 1) == ""
 
+    rows = iter([11, pad, 11, 11, pad, pad, 11])
+    for wanted in ("", "", "", "", "", "", " g"):
+        moshi.listen(state, tick_BN, live_B)
+        moshi.speak(state, live_B)
+        assert moshi.heard(state, 0) == " f g" + wanted, "what was late is not written twice"
+
     state.model.written_BN[0] = 6  # full of " a"
     rows = iter([12, 13])
     for wanted in (" h", " h i"):

@@ -24,6 +24,7 @@ from duologue.streaming.state import State
 
 REMEMBERED = 64  # text tokens that the repetition penalty can look back at
 WRITTEN = 256  # pieces of what is heard that are kept; with the next one a new text begins
+AGAIN = 2  # frames without a heard piece, before which the same piece is not written again
 ANEW = 12  # frames without a heard piece, after which it does so, too
 
 
@@ -243,9 +244,12 @@ class MoshiGenerator:
             return
         c, piece_R = self.config, self.model.score_heard(z_RD).argmax(-1)
         word_R = (piece_R != c.padding_id) & (piece_R != c.end_padding_id)
-        full_R = state.written_BN[rows_R, 0] > 0
-        anew_R = word_R & (full_R | (state.unheard_B[rows_R] >= ANEW))
-        state.unheard_B[rows_R] = torch.where(word_R, 0, state.unheard_B[rows_R] + 1)
+        unheard_R, written_RN = state.unheard_B[rows_R], state.written_BN[rows_R]
+        state.unheard_B[rows_R] = torch.where(word_R, 0, unheard_R + 1)
+        # The head does not know what it wrote a frame ago: what it is late with, it may have written already.
+        word_R &= (piece_R + 1 != written_RN[:, -1]) | (unheard_R >= AGAIN)
+        full_R = written_RN[:, 0] > 0
+        anew_R = word_R & (full_R | (unheard_R >= ANEW))
         state.written_BN[rows_R[anew_R]] = 0
         slots_W = rows_R[word_R]
         if len(slots_W):
