@@ -2,35 +2,23 @@
 
 import math
 
-import numpy as np
 import pytest
 
-from duologue.data.dialogue.statistics import floor_of
 from duologue.errors import DataError
 from duologue.eval.duplex_measures import (
     as_published,
     backchannels,
-    between,
-    floor,
     histogram,
-    joined,
     js_divergence,
     resized,
     stop_latency,
     takes_over,
-    totals,
     turn_taking,
 )
 
 
 def words(count):
     return lambda start, end: count
-
-
-def test_stretches_are_joined_and_cut():
-    assert joined([(2.0, 3.0), (0.0, 1.0), (1.1, 1.5)], 0.2) == [(0.0, 1.5), (2.0, 3.0)]
-    assert joined([(0.0, 4.0), (1.0, 2.0)], 0.2) == [(0.0, 4.0)]
-    assert between([(0.0, 1.0), (2.0, 4.0), (5.0, 6.0)], 0.5, 3.0) == [(0.5, 1.0), (2.0, 3.0)]
 
 
 @pytest.mark.parametrize(
@@ -102,24 +90,3 @@ def test_divergence_in_bits_and_as_published():
 def test_a_distribution_takes_another_number_of_windows():
     assert resized([0.0, 1.0], 3) == [0.0, 0.5, 1.0]
     assert resized([0.25] * 4, 4) == [0.25] * 4
-
-
-def test_who_has_the_floor_by_hand():
-    one = [(1.0, 3.0), (3.1, 4.0), (4.5, 5.0), (9.0, 12.0)]  # the first two are one unit
-    other = [(6.0, 8.0), (9.5, 10.0), (11.5, 13.0)]
-    found = floor(one, other, seconds=60.0)
-    assert found.ipu == ((1.0, 4.0), (4.5, 5.0), (6.0, 8.0), (9.0, 12.0), (9.5, 10.0), (11.5, 13.0))
-    assert found.pause == ((4.0, 4.5),)
-    assert found.gap == ((5.0, 6.0), (8.0, 9.0))
-    assert found.overlap == ((9.5, 10.0), (11.5, 12.0))
-    assert totals([found]) == {"ipu": (6, 10.5), "pause": (1, 0.5), "gap": (2, 2.0), "overlap": (2, 1.0)}
-    assert totals([found, floor([], [], seconds=60.0)])["gap"] == (1.0, 1.0)
-
-
-def test_the_floor_agrees_with_that_of_the_made_conversations():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        sides = [joined([(s, s + d) for s, d in rng.uniform([0, 0.05], [60, 3], (12, 2))], 0.2) for _ in range(2)]
-        theirs = floor_of({"assistant": sides[0], "user": sides[1]})
-        ours = totals([floor(*sides, seconds=60.0)])
-        assert [ours[kind][1] for kind in ("ipu", "pause", "gap", "overlap")] == pytest.approx(list(theirs))

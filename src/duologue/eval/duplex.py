@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from duologue.data.dialogue.config import DialogueConfig, DialogueSource
+from duologue.data.dialogue.floor import KINDS, Floor, floor, totals
 from duologue.data.dialogue.texts import Texts
 from duologue.errors import DataError
 from duologue.eval import duplex_page
@@ -22,7 +23,6 @@ from duologue.eval.context import Context
 from duologue.eval.duplex_cases import DIALOGUE, INTERRUPTION, PAUSE, TELLING, TURN, Case, make_cases
 from duologue.eval.duplex_dialogues import make_dialogues
 from duologue.eval.duplex_driver import Line, Take
-from duologue.eval.duplex_measures import KINDS, Floor, floor, totals
 from duologue.eval.duplex_monologue import Scored, has_monologue, perplexity, scored
 from duologue.eval.duplex_observed import EDGE, Found, Values, observe, summarise
 from duologue.eval.duplex_official import FOLDERS, read_official

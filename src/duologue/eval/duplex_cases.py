@@ -20,13 +20,14 @@ import soundfile
 from duologue.data.audio_augment import active_rms
 from duologue.data.dialogue.clips import RATE, Clip, Clips
 from duologue.data.dialogue.config import TimingConfig
+from duologue.data.dialogue.floor import Span
 from duologue.data.dialogue.texts import ASSISTANT, USER, Line, Phrases, Script
 from duologue.data.dialogue.timeline import BACKCHANNEL, lay_out
 from duologue.data.prompts import Prompts
 from duologue.data.speakers import Speaker, Voice
 from duologue.data.word_times import Word
 from duologue.errors import DataError
-from duologue.eval.duplex_measures import WINDOW, Span, histogram
+from duologue.eval.duplex_measures import WINDOW, histogram
 from duologue.eval.duplex_texts import BEGINNINGS, STORIES
 from duologue.eval.overlap_cases import REQUESTS
 from duologue.eval.testsets import Progress

@@ -16,10 +16,10 @@ import torch
 
 from duologue.audio.io import Resampler
 from duologue.audio.vad import SAMPLE_RATE, WINDOW, VoiceActivity, together
+from duologue.data.dialogue.floor import Span, joined
 from duologue.engine import Engine, Session, SessionConfig
 from duologue.errors import DataError
 from duologue.eval.duplex_cases import Case
-from duologue.eval.duplex_measures import Span, joined
 from duologue.eval.judges import resample
 from duologue.streaming.events import Audio, Event, Failed, Heard, Interrupted, Late, Paused, Resumed, Text
 from duologue.streaming.protocol import StreamingModel

@@ -6,12 +6,12 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from duologue.data.dialogue.floor import between
 from duologue.eval.duplex_cases import INTERRUPTION, PAUSE, TELLING, TURN, Case
 from duologue.eval.duplex_driver import Take
 from duologue.eval.duplex_measures import (
     as_published,
     backchannels,
-    between,
     histogram,
     js_divergence,
     resized,

@@ -17,9 +17,9 @@ from typing import Any
 
 import soundfile
 
+from duologue.data.dialogue.floor import Span
 from duologue.errors import DataError
 from duologue.eval.duplex_cases import INTERRUPTION, PAUSE, TELLING, TURN, Case
-from duologue.eval.duplex_measures import Span
 
 FOLDERS = {
     "v1_0/candor_pause_handling": PAUSE,

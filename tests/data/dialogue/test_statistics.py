@@ -1,4 +1,4 @@
-"""Who has the floor, counted by hand; and made conversations whose measures are what their recipe states."""
+"""Made conversations whose measures are what their recipe states."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fake_speakers import hums, recipe
 
 from duologue.data.dialogue import Conversation, DialogueSource, make_dialogues, read_conversations
 from duologue.data.dialogue.manifest import encode_stereo
-from duologue.data.dialogue.statistics import Drawn, Floor, check_sound, floor_of, speech_spans, statistics
+from duologue.data.dialogue.statistics import Drawn, check_sound, speech_spans, statistics
 from duologue.data.word_times import Word
 from duologue.eval.dialogue_page import write_dialogue_page
 
@@ -19,16 +19,6 @@ from duologue.eval.dialogue_page import write_dialogue_page
 def test_words_close_together_are_one_stretch_of_speech():
     words = [Word("b", 1.1, 1.5), Word("a", 0.0, 1.0), Word("c", 1.75, 2.0), Word("inside", 0.2, 0.3)]
     assert speech_spans(words) == [(0.0, 1.5), (1.75, 2.0)]
-
-
-def test_the_floor_counted_by_hand():
-    user = [(2.5, 2.75), (4.5, 6.0), (5.9, 6.1), (7.1, 8.0)]
-    floor = floor_of({"assistant": [(1.0, 3.0), (3.5, 4.0), (9.0, 9.5)], "user": user})
-    assert floor.ipu == pytest.approx(3.0 + 2.85)
-    assert floor.overlap == pytest.approx(0.25 + 0.1)
-    assert floor.pause == pytest.approx(0.5 + 1.0)  # 3.0 to 3.5 of the assistant, 6.1 to 7.1 of the user
-    assert floor.gap == pytest.approx(0.5 + 1.0)  # 4.0 to 4.5, 8.0 to 9.0
-    assert floor_of({"assistant": [], "user": []}) == Floor()
 
 
 def test_the_distance_is_small_for_the_same_distribution_and_large_for_another():

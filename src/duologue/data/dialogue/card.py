@@ -51,8 +51,7 @@ def write_dialogue_card(
 def floor_rows(found: Statistics) -> Rows:
     """The measures of Moshi's table 9 and some more; people: its ground truth."""
     rows: Rows = [
-        (f"{name}, s a minute", f"{found.a_minute(value):.1f}", HUMAN[name])
-        for name, value in found.floor._asdict().items()
+        (f"{name}, s a minute", f"{found.a_minute(value):.1f}", HUMAN[name]) for name, value in found.floor.items()
     ]
     for side in SIDES:
         rows.append((f"speech of the {side}, s a minute", f"{found.a_minute(found.speech[side]):.1f}", ""))

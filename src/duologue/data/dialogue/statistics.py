@@ -1,8 +1,6 @@
 """What a set of conversations holds: who speaks when, and whether what was drawn is what came out.
 
-A stretch of speech of one side, pauses of less than 0.2 s inside it included, is an inter-pausal unit (IPU). Silence
-between two IPUs of the same side is a pause, of different sides a gap; both at once is overlap. (Nguyen et al. 2023,
-arXiv:2203.16502; the measures of Moshi's table 9.)
+Who has the floor is counted as in Moshi's table 9 (floor.py).
 """
 
 from __future__ import annotations
@@ -18,50 +16,19 @@ import numpy as np
 
 from duologue.data.dialogue.clips import RATE
 from duologue.data.dialogue.config import Distribution, TimingConfig
+from duologue.data.dialogue.floor import JOINED, KINDS, Span, floor, joined
 from duologue.data.dialogue.manifest import Conversation
 from duologue.data.dialogue.texts import ASSISTANT, USER
 from duologue.data.dialogue.timeline import BACKCHANNEL, TURN, Utterance
 from duologue.data.word_times import FRAMES, QUIET_DB, Word, loudness
 
-JOINED = 0.2  # seconds of silence that do not end a stretch of speech
 SAMPLE = 5000  # values of a stated distribution that what was drawn is compared with
 SIDES = (ASSISTANT, USER)
 
-Span = tuple[float, float]
 
-
-def speech_spans(words: Iterable[Word], *, joined: float = JOINED) -> list[Span]:
+def speech_spans(words: Iterable[Word]) -> list[Span]:
     """Stretches of speech of one side, from its words."""
-    found: list[Span] = []
-    for word in sorted(words, key=lambda word: word.start):
-        if found and word.start - found[-1][1] < joined:
-            found[-1] = (found[-1][0], max(found[-1][1], word.end))
-        else:
-            found.append((word.start, word.end))
-    return found
-
-
-class Floor(NamedTuple):
-    """Seconds of each kind of time in a conversation."""
-
-    ipu: float = 0.0  # of both sides together
-    pause: float = 0.0
-    gap: float = 0.0
-    overlap: float = 0.0
-
-
-def floor_of(spans: dict[str, list[Span]]) -> Floor:
-    """Who has the floor, from the stretches of speech of two sides."""
-    events = sorted((start, end, side) for side, own in spans.items() for start, end in own)
-    pause = gap = overlap = 0.0
-    reached, last = -1.0, ""  # the end of speech so far, and whose it is
-    for start, end, side in events:
-        if last and start > reached:
-            pause, gap = (pause + start - reached, gap) if side == last else (pause, gap + start - reached)
-        overlap += max(0.0, min(end, reached) - start) if last else 0.0
-        if end > reached:
-            reached, last = end, side
-    return Floor(sum(end - start for start, end, _ in events), pause, gap, overlap)
+    return joined([(word.start, word.end) for word in words], JOINED)
 
 
 @dataclass
@@ -94,7 +61,7 @@ class Statistics:
 
     conversations: int = 0
     seconds: float = 0.0
-    floor: Floor = field(default_factory=Floor)
+    floor: dict[str, float] = field(default_factory=lambda: dict.fromkeys(KINDS, 0.0))  # seconds; ipu: of both sides
     speech: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SIDES, 0.0))  # seconds
     turns: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
     backchannels: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SIDES, 0))
@@ -117,7 +84,9 @@ def statistics(rows: Iterable[Conversation], timing: TimingConfig | None) -> Sta
     for row in rows:
         spans = {side: speech_spans(row.words_of(side)) for side in SIDES}
         found.conversations, found.seconds = found.conversations + 1, found.seconds + row.seconds
-        found.floor = Floor(*(a + b for a, b in zip(found.floor, floor_of(spans), strict=True)))
+        stretches = floor(*spans.values(), seconds=row.seconds)
+        for kind in KINDS:
+            found.floor[kind] += sum(end - start for start, end in getattr(stretches, kind))
         for side in SIDES:
             found.speech[side] += sum(end - start for start, end in spans[side])
             found.room[side] += json.loads(row.room).get(side, 0.0)
