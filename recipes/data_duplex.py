@@ -32,6 +32,12 @@ def voices() -> tuple[Voice, ...]:
     )
 
 
+def anybody() -> Voice:
+    """One whose pitch and throat are drawn apart, for each conversation anew."""
+    person = next(voice for voice in voices() if "train" in voice.splits)
+    return dataclasses.replace(person, name="hibari-anybody-us", pitch=(0.45, 1.2), formant=(0.8, 1.08))
+
+
 def duplex() -> DialogueConfig:
     """About ten hours."""
     return DialogueConfig(
@@ -58,6 +64,8 @@ def closed() -> DialogueConfig:
         sources=(source,),
         conversations=1600,
         closed=True,
+        voices=(anybody(), *(voice for voice in voices() if "train" not in voice.splits)),
+        people=0,
         timing=timing,
         channels=microphone,
     )
@@ -65,10 +73,6 @@ def closed() -> DialogueConfig:
 
 def asked() -> DialogueConfig:
     """The same questions without answers, one behind the other, by a new voice every half a minute: to hear by."""
-    pitch, formant = (0.45, 1.2), (0.8, 1.08)
-    person = next(voice for voice in voices() if "train" in voice.splits)
-    anybody = dataclasses.replace(person, name="hibari-anybody-us", pitch=pitch, formant=formant)
-    base = closed()
     timing = TimingConfig(
         lead=Distribution(low=0.0, high=0.5),
         tail=Distribution(low=0.6, high=0.8),
@@ -76,15 +80,14 @@ def asked() -> DialogueConfig:
         user_pause_chance=0.15,
         assistant_backchannels=0.0,
     )
+    base = closed()
     return dataclasses.replace(
         base,
         name="duplex-asked",
         seed=2,
-        conversations=1800,
+        conversations=3600,
         answered=False,
         exchanges=(6, 10),
-        voices=(anybody, *(voice for voice in base.voices if "train" not in voice.splits)),
-        people=0,
         timing=timing,
         channels=dataclasses.replace(base.channels, echo_chance=0.0),
     )

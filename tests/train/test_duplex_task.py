@@ -201,6 +201,11 @@ def test_it_learns_to_write_down_what_it_hears(folder, task, tmp_path):
     for batch in batches:
         deaf_B = (batch.codes_BKT[:, 1 + BOOKS :] == ZERO).flatten(1).all(1)
         assert torch.equal((batch.heard_BT == ZERO).all(1), deaf_B) and batch.read_B[:2].all()
+    heard_BT, written_BT = (torch.cat([getattr(b, name) for b in batches]) for name in ("heard_BT", "written_BT"))
+    words = (heard_BT >= 0) & (heard_BT != c.padding_id) & (heard_BT != c.end_padding_id)
+    assert (written_BT[~words] == ZERO).all(), "paddings are not read again"
+    missing, right = (written_BT[words] == ZERO).float().mean(), (written_BT == heard_BT)[words].float().mean()
+    assert 0.1 < missing < 0.3 and 0.6 < right < 0.85
     alone = duplex_task(folder, hear_delay=5, apart=1.0).make()
     alone.prepare()
     with torch.no_grad():
@@ -236,6 +241,7 @@ def test_users_whom_nobody_answers_are_heard_all_the_same(folder, tmp_path):
 def test_a_model_that_goes_on_may_be_given_the_head_for_what_it_hears(folder, whole):
     model = duplex_task(folder, start=str(whole / "export"), codec="", hear_delay=5).make().build()
     assert torch.equal(model.hear.weight, torch.eye(len(model.hear.weight)))
+    assert torch.equal(model.reread.weight, model.hear.weight)
     z = torch.randn(3, model.config.temporal.dim)
     torch.testing.assert_close(model.score_heard(z), model.text_head(z))
 
@@ -377,12 +383,9 @@ def test_a_published_folder_is_tuned_by_low_rank_changes(folder, tmp_path):
     assert open_model(result.export).tensors("moshi.safetensors")["text_head.weight"].dtype == torch.bfloat16
 
 
-def test_a_stage_goes_on_with_another_delay_and_hears_as_it_speaks(folder, whole):
-    task = duplex_task(folder, start=str(whole / "export"), codec="", acoustic_delay=2, heard_as_own=True).make()
-    model = task.build()
+def test_a_stage_goes_on_with_another_delay(folder, whole):
+    model = duplex_task(folder, start=str(whole / "export"), codec="", acoustic_delay=2).make().build()
     assert isinstance(model, MoshiModel) and model.config.delays == (0, 0, 2, 2, 0, 2, 2)
-    own, heard = model.audio_embedding.table.weight.chunk(2)
-    assert torch.equal(own, heard)
 
 
 def test_it_learns_one_conversation_by_heart_and_says_it_when_it_hears_the_user(folder, tmp_path):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from duologue.errors import ConfigError
 from duologue.models.moshi.config import MoshiConfig
-from duologue.models.moshi.model import MoshiModel
+from duologue.models.moshi.model import MoshiModel, with_written
 from duologue.nn.ring import RingCache
 from duologue.nn.window_transformer import WindowConfig
 
@@ -64,6 +64,7 @@ def tell(
     model: MoshiModel,
     codes_BKT: Tensor,
     heard_BT: Tensor | None = None,
+    written_BT: Tensor | None = None,
     *,
     share: float = 1.0,
     still: float = 1.0,
@@ -74,6 +75,7 @@ def tell(
     Args:
         codes_BKT: as `MoshiModel.forward`.
         heard_BT: the pieces of what is heard (`duplex_data.Rows.heard_words`); None: they are not known.
+        written_BT: what a model with a head for them has written of them; None: what it does write.
         share: of the frames with sound, drawn with torch's generator, that go through the depth transformer.
         still: of those of them whose codes are the same as in the frame before.
         hazards: also give `silent_BT`.
@@ -81,7 +83,10 @@ def tell(
     c, (B, _, T) = model.config, codes_BKT.shape
     delayed_BTK = model.delayed(codes_BKT)
     state = _memory(c.temporal, B, T, codes_BKT.device)
-    z_BTD = model.hidden(delayed_BTK[:, :-1], state, torch.ones(B, dtype=torch.bool, device=codes_BKT.device))
+    input_BTK = delayed_BTK[:, :-1]
+    if model.hear is not None:
+        input_BTK = with_written(input_BTK, model.write(input_BTK) if written_BT is None else written_BT)
+    z_BTD = model.hidden(input_BTK, state, torch.ones(B, dtype=torch.bool, device=codes_BKT.device))
     target_BTK = delayed_BTK[:, 1:]
     text_BT = target_BTK[..., 0]
     known_BT = (text_BT >= 0) & (text_BT < c.text_outputs)

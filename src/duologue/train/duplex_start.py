@@ -104,6 +104,7 @@ def begin(
     model = MoshiModel(replace(config, hear_delay=hear_delay))
     if model.hear is not None:
         torch.nn.init.eye_(model.hear.weight)
+        torch.nn.init.eye_(model.reread.weight)  # type: ignore[union-attr]
     put_codebooks(model, mimi)
     if new.llm:
         put_language_model(model, llm, layers=new.layers, pieces=kept)
@@ -135,7 +136,8 @@ def _from_folder(
         model, where = meta_model(language), f"{folder.path}/{MODEL_FILE}"
         tensors = unpack_int8(folder.tensors(MODEL_FILE), dtype)
         if model.hear is not None:  # one that is new begins with what the text's head makes of it
-            tensors.setdefault("hear.weight", torch.eye(language.temporal.dim, dtype=dtype))
+            for name in ("hear.weight", "reread.weight"):
+                tensors.setdefault(name, torch.eye(language.temporal.dim, dtype=dtype))
         fill(model, tensors, where=where)
         mimi = mimi_from_tensors(folder.tensors(CODEC_FILE), config.mimi, where=f"{folder.path}/{CODEC_FILE}")
     if codec:

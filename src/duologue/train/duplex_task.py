@@ -51,7 +51,7 @@ class DuplexTask:
     cache: str = ""  # where codes are kept; empty: in the data folders
     hear_delay: int | None = None  # frames; not None: the model also learns to write down what it hears (MoshiConfig)
     heard_drop: float = 0.0  # of the rows, whose heard codebooks from a drawn one on are missing
-    heard_as_own: bool = False  # what is heard is read as own sound is, to begin with: after a single stream
+    misread: float = 0.2  # of the pieces that the head reads again: so many are missing, and as many are wrong
     acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
     rows: int = 8  # in a micro-batch
     seconds: float = 30.0  # of a row
@@ -71,7 +71,7 @@ class DuplexTask:
     held_out: int = 40  # rows of the split dev
 
     def __post_init__(self):
-        shares = (self.apart, self.heard_drop, self.text_share, self.text_mask, self.still_share)
+        shares = (self.apart, self.heard_drop, self.text_share, self.text_mask, self.still_share, 2 * self.misread)
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
         if self.apart and self.streams != "two":
@@ -103,6 +103,7 @@ class DuplexTask:
 class DuplexBatch:
     codes_BKT: Tensor  # text, own, heard; not delayed; ZERO where nothing is known
     heard_BT: Tensor  # what the head for it is to write; ZERO likewise
+    written_BT: Tensor  # what of that it reads again
     read_B: Tensor  # bool: text without sound
 
 
@@ -148,8 +149,6 @@ class _Conversing:
 
     def build(self) -> nn.Module:
         c, model = self.config, self._begin().model
-        if c.heard_as_own:
-            hear_as_own(model)
         if c.rank:
             targets = ("transformer.*", *(["depth.*"] if model.depth is not None else []))
             add_lora(model, rank=c.rank, alpha=c.alpha or 2 * c.rank, targets=targets)
@@ -226,7 +225,24 @@ class _Conversing:
             if c.heard_drop and side != ASSISTANT and rng.random() < c.heard_drop:
                 first = 1 + self.sides.config.own_codebooks
                 rows[-1][first + int(rng.integers(1, self.sides.config.heard_codebooks)) :] = ZERO
-        return DuplexBatch(torch.stack(rows), torch.stack(heard), torch.arange(c.rows) < c.text_rows)
+        heard_BT = torch.stack(heard)
+        written_BT = self._misread(heard_BT, rng)
+        return DuplexBatch(torch.stack(rows), heard_BT, written_BT, torch.arange(c.rows) < c.text_rows)
+
+    def _misread(self, heard_BT: Tensor, rng: np.random.Generator) -> Tensor:
+        """What is heard, as a head might write it that makes mistakes."""
+        config = self.sides.config
+        silent_BT = (heard_BT == config.padding_id) | (heard_BT == config.end_padding_id)
+        written_BT = torch.where(silent_BT, ZERO, heard_BT)
+        place_NP = (written_BT != ZERO).nonzero().numpy()
+        luck_N = rng.random(len(place_NP))
+        pieces_N = written_BT[tuple(place_NP.T)]
+        wrong_N = torch.where(
+            torch.from_numpy(luck_N < self.config.misread), ZERO, pieces_N[rng.permutation(len(pieces_N))]
+        )
+        pieces_N = torch.where(torch.from_numpy(luck_N < 2 * self.config.misread), wrong_N, pieces_N)
+        written_BT[tuple(place_NP.T)] = pieces_N
+        return written_BT
 
     def _alone(self, talk: Talk) -> list[str]:
         """The sides that something can be learnt from alone."""
@@ -236,7 +252,12 @@ class _Conversing:
     def loss(self, module: nn.Module, batch: DuplexBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         assert isinstance(module, MoshiModel)
         told = tell(
-            module, batch.codes_BKT, batch.heard_BT, share=self.config.depth_share, still=self.config.still_share
+            module,
+            batch.codes_BKT,
+            batch.heard_BT,
+            batch.written_BT,
+            share=self.config.depth_share,
+            still=self.config.still_share,
         )
         return combine(told, batch.read_B, self.config.weights, module.config)
 
@@ -300,13 +321,3 @@ class _Conversing:
         )
         parts: dict[str, Any] = folder_parts(config, module, sides.mimi, Path(sides.tokenizer_name))
         save_model(folder, **{**parts, "files": {sides.tokenizer_name: sides.tokenizer}})
-
-
-@torch.no_grad()
-def hear_as_own(model: MoshiModel) -> None:
-    """Gives the embeddings of what is heard the weights of those of own sound, in place."""
-    c, rows = model.config, model.audio_embedding.rows
-    table = model.audio_embedding.table.weight
-    own = c.own_codebooks * rows
-    count = min(c.own_codebooks, c.heard_codebooks) * rows
-    table[own : own + count] = table[:count]

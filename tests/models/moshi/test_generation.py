@@ -1,5 +1,7 @@
 """The streaming step under the contract, and how it draws."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conformance import Case, check_all
@@ -8,6 +10,7 @@ from tiny_moshi import TINY, VARIANTS, ours, reference
 from duologue.errors import ConfigError, ShapeError
 from duologue.models.moshi.config import UNGENERATED
 from duologue.models.moshi.generation import GREEDY, MoshiGenerator, MoshiState, Sampling
+from duologue.models.moshi.model import PASSES, MoshiModel, with_written
 
 ALL = torch.ones(3, dtype=torch.bool)
 
@@ -130,3 +133,47 @@ def test_what_cannot_work_is_refused(model):
         generator.step(generator.init_state(3), torch.zeros(3, 6, dtype=torch.int64), ALL)
     with pytest.raises(ConfigError, match="must not be negative"):
         Sampling(temperature=-1)
+
+
+@pytest.fixture(scope="module")
+def hearing(model):
+    """One with a head for what is heard, that writes all kinds of pieces and little padding."""
+    made = MoshiModel(replace(model.config, hear_delay=4)).eval()
+    made.load_state_dict(model.state_dict(), strict=False)
+    torch.manual_seed(3)
+    for part in (made.hear, made.reread):
+        torch.nn.init.normal_(part.weight, std=0.4)
+    return made
+
+
+def test_the_streaming_contract_of_a_head_that_reads_what_it_wrote(hearing):
+    generator = MoshiGenerator(hearing, GREEDY)
+    check_all(
+        Case(
+            make_state=generator.init_state,
+            call=lambda heard, state, live_B, _: run(generator, state, heard, live_B),
+            inputs=torch.randint(20, (3, 3, 14)),
+            cuts=[[7, 7], [1, 12, 1]],
+            axis=2,
+            exact=True,
+        )
+    )
+
+
+def test_what_is_written_over_whole_rows_is_what_is_written_step_by_step(hearing):
+    c, generator = hearing.config, MoshiGenerator(hearing, GREEDY)
+    codes_BKT = torch.cat([torch.randint(5, 40, (3, 1, PASSES)), torch.randint(20, (3, c.codebooks, PASSES))], 1)
+    own = 1 + c.own_codebooks
+    state, wrote = generator.init_state(3), []
+    for t in range(PASSES):  # what is heard while a frame is said is what whole rows have beside the frame before
+        generator.step(state, codes_BKT[:, own:, max(t - 1, 0)], ALL, forced_BK=codes_BKT[:, :own, t])
+        wrote.append(state.wrote_B - 1)
+    input_BTK = hearing.delayed(codes_BKT)[:, :-1]
+    assert torch.equal(hearing.write(input_BTK), torch.stack(wrote, 1))
+    plain_BTD, read_BTD = (
+        hearing.hidden(each, hearing.transformer.init_state(3), ALL)
+        for each in (input_BTK, with_written(input_BTK, torch.stack(wrote, 1)))
+    )
+    assert torch.equal(plain_BTD[:, 0], read_BTD[:, 0]) and not torch.allclose(plain_BTD[:, 4:], read_BTD[:, 4:])
+    known = hearing.forward(codes_BKT)
+    torch.testing.assert_close(known.text_BTV, hearing.text_head(read_BTD))

@@ -87,7 +87,8 @@ class MoshiConfig:
     head_bias: bool = False
     extra_heads: int = 0  # further heads beside the text's, of few classes each
     extra_head_dim: int = 6
-    hear_delay: int | None = None  # frames after which a head writes down a word that began to be heard; None: no head
+    # frames after which a head writes down a word that began to be heard; it reads what it wrote. None: no head
+    hear_delay: int | None = None
     conditions: tuple[ConditionConfig, ...] = ()  # added to the input of every step
 
     def __post_init__(self):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from duologue.errors import ConfigError, ShapeError
 from duologue.models.moshi.conditions import Guidance
-from duologue.models.moshi.config import UNGENERATED, MoshiConfig
+from duologue.models.moshi.config import UNGENERATED, ZERO, MoshiConfig
 from duologue.models.moshi.fixed import AudioDraws, FixedStep
 from duologue.models.moshi.guidance import Pairs, apply_conditions, with_second_rows
 from duologue.models.moshi.model import MoshiModel
@@ -65,6 +65,7 @@ class MoshiState(State):
     recent_BN: Tensor  # the last text tokens but for paddings, plus 1; the newest last
     written_BN: Tensor  # the pieces of what is heard, plus 1; the newest last; nothing where the model has no such head
     unheard_B: Tensor  # frames since the last of them
+    wrote_B: Tensor  # what the head wrote a step ago, plus 1; 0: nothing
     script: Script  # what is to be said
     guidance_BG: Tensor  # see `Conditions.numbers`; nothing where the model has no conditions
 
@@ -118,6 +119,7 @@ class MoshiGenerator:
             recent_BN=ids.new_zeros(slots, REMEMBERED),
             written_BN=ids.new_zeros(slots, 0 if self.model.hear is None else WRITTEN),
             unheard_B=torch.zeros_like(ids[:, 0, 0]),
+            wrote_B=torch.zeros_like(ids[:, 0, 0]),
             script=init_script(slots, ids.device),
             guidance_BG=torch.zeros(slots, len(self._guidance_numbers), device=ids.device),
         )
@@ -173,6 +175,8 @@ class MoshiGenerator:
 
         begun_RK = offset_R[:, None] > delay_K
         input_RK = torch.where(begun_RK, _get(codes_RKC, offset_R[:, None]), self.model.initial(device))
+        if self.model.reread is not None:
+            input_RK = torch.cat([input_RK, state.wrote_B[rows_R, None] - 1], 1)
         z_ND, pairs = self._think(input_RK, state, live_B, rows_R)
         self._write_down(state, rows_R, z_ND[: len(rows_R)])
         next_R1 = offset_R[:, None] + 1
@@ -242,11 +246,11 @@ class MoshiGenerator:
         """What is heard, as the head for it has it."""
         if self.model.hear is None:
             return
-        c, piece_R = self.config, self.model.score_heard(z_RD).argmax(-1)
-        word_R = (piece_R != c.padding_id) & (piece_R != c.end_padding_id)
+        piece_R = self.model.pieces(self.model.score_heard(z_RD))
+        word_R = piece_R != ZERO
+        state.wrote_B[rows_R] = piece_R + 1
         unheard_R, written_RN = state.unheard_B[rows_R], state.written_BN[rows_R]
         state.unheard_B[rows_R] = torch.where(word_R, 0, unheard_R + 1)
-        # The head does not know what it wrote a frame ago: what it is late with, it may have written already.
         word_R &= (piece_R + 1 != written_RN[:, -1]) | (unheard_R >= AGAIN)
         full_R = written_RN[:, 0] > 0
         anew_R = word_R & (full_R | (unheard_R >= ANEW))

@@ -18,6 +18,8 @@ from duologue.models.moshi.embeddings import SummedEmbedding, TokenEmbedding
 from duologue.nn.ring import RingCache
 from duologue.nn.window_transformer import WindowTransformer, make_norm
 
+PASSES = 8  # over whole rows, until what is heard is written down
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -44,6 +46,7 @@ class MoshiModel(nn.Module):
         self.text_head = nn.Linear(t.dim, c.text_outputs, bias=c.head_bias)
         self.extra_heads = nn.ModuleList(nn.Linear(t.dim, c.extra_head_dim, bias=False) for _ in range(c.extra_heads))
         self.hear = None if c.hear_delay is None else nn.Linear(t.dim, t.dim, bias=False)
+        self.reread = None if c.hear_delay is None else nn.Linear(t.dim, t.dim, bias=False)
         self.depth = None if c.depth is None else DepthTransformer(c)
 
     def initial(self, device: torch.device) -> Tensor:
@@ -52,8 +55,16 @@ class MoshiModel(nn.Module):
         return torch.tensor([c.text_vocab] + [c.codebook_size] * c.codebooks, device=device)
 
     def embed(self, codes_BTK: Tensor) -> Tensor:
-        """The sum of all streams at each step, [B, T, D]."""
-        return self.text_embedding(codes_BTK[..., 0]) + self.audio_embedding(codes_BTK[..., 1:])
+        """The sum of all streams at each step, [B, T, D].
+
+        Args:
+            codes_BTK: with a head for what is heard there may be one more, the piece that it wrote a step ago.
+        """
+        codebooks, written_BT = self.config.codebooks, codes_BTK[..., 1 + self.config.codebooks :]
+        x_BTD = self.text_embedding(codes_BTK[..., 0]) + self.audio_embedding(codes_BTK[..., 1 : 1 + codebooks])
+        if self.reread is None or not written_BT.shape[-1]:
+            return x_BTD
+        return x_BTD + self.reread(self.text_embedding(written_BT[..., 0]))
 
     def hidden(
         self, codes_BTK: Tensor, state: RingCache, live_B: Tensor, conditions_BN: Tensor | None = None
@@ -93,7 +104,10 @@ class MoshiModel(nn.Module):
         delayed_BTK = self.delayed(codes_BKT)
         state = self.transformer.init_state(B, steps=T)
         live_B = torch.ones(B, dtype=torch.bool, device=codes_BKT.device)
-        z_BTD = self.hidden(delayed_BTK[:, :-1], state, live_B, conditions_BN)
+        input_BTK = delayed_BTK[:, :-1]
+        if self.hear is not None:
+            input_BTK = with_written(input_BTK, self.write(input_BTK, conditions_BN))
+        z_BTD = self.hidden(input_BTK, state, live_B, conditions_BN)
         text_BTV, text_mask_BT = self._undelayed(self.text_head(z_BTD), codes_BKT, 0)
         audio_BTKV = self.score_frames(z_BTD, delayed_BTK[:, 1:])
         placed = [self._undelayed(audio_BTKV[:, :, k], codes_BKT, 1 + k) for k in range(c.depth_steps)]
@@ -105,6 +119,29 @@ class MoshiModel(nn.Module):
         """Scores of the pieces of what the other side says, `hear_delay` frames after its words begin."""
         assert self.hear is not None
         return self.text_head(self.hear(z_BTD))
+
+    def pieces(self, scores_BTV: Tensor) -> Tensor:
+        """What is written of such scores: the best piece; ZERO where it is a padding."""
+        c, best_BT = self.config, scores_BTV.argmax(-1)
+        return torch.where((best_BT == c.padding_id) | (best_BT == c.end_padding_id), ZERO, best_BT)
+
+    @torch.no_grad()
+    def write(self, input_BTK: Tensor, conditions_BN: Tensor | None = None) -> Tensor:
+        """What is heard in whole rows, [B, T], as it would be written step by step.
+
+        All steps are run at once, again and again, until what they write is what they have read, which takes two or
+        three times where the head is sure of itself; `PASSES` times at most.
+        """
+        B, T, _ = input_BTK.shape
+        live_B = torch.ones(B, dtype=torch.bool, device=input_BTK.device)
+        written_BT = torch.full((B, T), ZERO, device=input_BTK.device)
+        for _ in range(PASSES):
+            state, before_BT = self.transformer.init_state(B, steps=T), written_BT
+            z_BTD = self.hidden(with_written(input_BTK, written_BT), state, live_B, conditions_BN)
+            written_BT = self.pieces(self.score_heard(z_BTD))
+            if torch.equal(written_BT, before_BT):
+                break
+        return written_BT
 
     def score_frames(self, z_BTD: Tensor, tokens_BTK: Tensor) -> Tensor:
         """The depth transformer's scores of the tokens that follow each step, delays applied, [B, T, steps, V]."""
@@ -120,3 +157,9 @@ class MoshiModel(nn.Module):
         scores_BTV = torch.cat([scores_BTV[:, delay:], scores_BTV.new_zeros(scores_BTV[:, :delay].shape)], 1)
         known_BT[:, max(known_BT.shape[1] - delay, 0) :] = False
         return scores_BTV, known_BT
+
+
+def with_written(input_BTK: Tensor, written_BT: Tensor) -> Tensor:
+    """The inputs of steps, each with the piece that was written in the one before, [B, T, K + 1]."""
+    before_BT = torch.cat([torch.full_like(written_BT[:, :1], ZERO), written_BT[:, :-1]], 1)
+    return torch.cat([input_BTK, before_BT[..., None]], -1)
