@@ -8,9 +8,9 @@ from loudness import Loudness
 
 from duologue.errors import DataError
 from duologue.eval.duplex_cases import INTERRUPTION, PAUSE, TELLING, TURN
-from duologue.eval.duplex_driver import Line, played, speech
+from duologue.eval.duplex_driver import Line, played, speech, wrote
 from duologue.eval.duplex_observed import observe
-from duologue.streaming.events import Audio, Interrupted, Paused, Resumed
+from duologue.streaming.events import Audio, Heard, Interrupted, Paused, Resumed
 
 
 def line(model):
@@ -116,3 +116,10 @@ def test_speech_has_units_and_short_sounds_are_none():
     for start, end in ((0.32, 0.64), (0.8, 1.28), (2.56, 2.58)):  # a silence of 0.16 s ends no unit
         audio[round(start * RATE) : round(end * RATE)] = 0.3
     assert speech(audio, RATE, Loudness()) == [(0.32, 1.28)]
+
+
+def test_a_text_that_grows_is_taken_when_it_is_whole():
+    texts = [" What", " What is", " What is it?", " And", " And now?"]
+    events = [(0.1 * n, Heard(text, final=False)) for n, text in enumerate(texts)]
+    assert wrote(events, turns=False) == [(0.2, " What is it?"), (0.4, " And now?")]
+    assert wrote([*events, (0.5, Heard(" And now?", final=True))], turns=True) == [(0.5, " And now?")]

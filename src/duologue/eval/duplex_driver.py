@@ -98,7 +98,7 @@ class Line:
             rate=spec.output_rate,
             spans=tuple(speech(own, spec.output_rate, self._voice)),
             texts=tuple((when, event.text) for when, event in since if isinstance(event, Text)),
-            heard=tuple((when, event.text) for when, event in since if isinstance(event, Heard) and event.final),
+            heard=tuple(wrote(since, turns=not spec.duplex)),
             late=sum(event.seconds for _, event in since if isinstance(event, Late)),
         )
 
@@ -127,6 +127,23 @@ class Line:
         self.engine._take_posts(wait=None)
         while self.engine.step():
             self.engine._take_posts(wait=None)
+
+
+def wrote(events: Sequence[tuple[float, Event]], *, turns: bool) -> list[tuple[float, str]]:
+    """What was written down of the user, each text once it is whole.
+
+    Args:
+        turns: a text is whole at the end of a turn; else when another one begins, and at the end.
+    """
+    texts = [(when, event) for when, event in events if isinstance(event, Heard)]
+    if turns:
+        return [(when, event.text) for when, event in texts if event.final]
+    following = [event.text for _, event in texts[1:]] + [""]
+    return [
+        (when, event.text)
+        for (when, event), text in zip(texts, following, strict=True)
+        if event.text and not text.startswith(event.text)
+    ]
 
 
 def played(events: Sequence[tuple[float, Event]], rate: int, *, seconds: float) -> Array:
