@@ -138,7 +138,7 @@ def wrote(events: Sequence[tuple[float, Event]], *, turns: bool) -> list[tuple[f
     texts = [(when, event) for when, event in events if isinstance(event, Heard)]
     if turns:
         return [(when, event.text) for when, event in texts if event.final]
-    following = [event.text for _, event in texts[1:]] + [""]
+    following = [event.text for _, event in texts[1:]] + [""] * bool(texts)
     return [
         (when, event.text)
         for (when, event), text in zip(texts, following, strict=True)
