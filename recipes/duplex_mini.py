@@ -1,4 +1,4 @@
-"""A small full-duplex model, meant for eight hours on two cores: conversations, five stages of training, a folder.
+"""A small full-duplex model, meant for eight hours on two cores: data, six stages of training, a folder.
 
 duologue train duplex_mini --resume            # all of this; stopped and begun again, it goes on
 duologue serve --model runs/duplex_mini/model
@@ -7,7 +7,7 @@ Moshi's shape: 8 of the 30 layers of SmolLM2-135M hear 8 codebooks of the user, 
 vocabulary, and say 8 codebooks of their own through a depth transformer of 3 layers; some 70 million parameters. Its
 codec is the packaged mimi_mini. Stages are the paper's: text, each side alone, both sides, and at last both sides as
 they will be when it is served. What the paper does not have: users alone before all that, and a head that has to write
-down what they say.
+down what they say and reads it again. It has not been run whole like this yet (docs/log.md).
 
 Not as in the paper: a delay of one frame throughout, a closed set of some 250 questions with short answers, words that
 are never cut off, thousandths of its hours of sound.
