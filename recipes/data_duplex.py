@@ -85,7 +85,7 @@ def asked() -> DialogueConfig:
         base,
         name="duplex-asked",
         seed=2,
-        conversations=3600,
+        conversations=1800,
         answered=False,
         exchanges=(6, 10),
         timing=timing,

@@ -7,6 +7,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny_duplex import CODEC, RAW, codec, sentencepiece_file
@@ -253,6 +254,51 @@ def test_heard_codebooks_are_missing_as_often_as_asked_and_never_the_first(folde
     there = (rows[:, 1 + BOOKS :, :10] != ZERO).all(2)  # [rows, heard codebooks]
     assert there[:, 0].all() and 60 <= int((~there[:, -1]).sum()) <= 120
     assert (there.int().diff(dim=1) <= 0).all() and (rows[:, 1 : 1 + BOOKS, :10] != ZERO).all()
+
+
+def test_rows_of_words_are_what_both_sides_say_in_their_order_without_sound(folder):
+    made = duplex_task(folder, rows=4, text_share=0.0, words_share=0.5, hear_delay=3, unread=0.0, misread=0.0).make()
+    made.prepare()
+    config, paddings = made.sides.config, {made.sides.config.padding_id, made.sides.config.end_padding_id, ZERO}
+
+    def said(row: torch.Tensor) -> list[int]:
+        return [piece for piece in row.tolist() if piece not in paddings]
+
+    talks = made._talks["train"]
+    whole = [(made._rows.row(t, 0, t.frames)[0], made._rows.heard_words(t, 0, t.frames)) for t in talks]
+    batch = next(iter(made.batches(0, 0)))()
+    assert (batch.codes_BKT[:2, 1:] == ZERO).all() and (batch.heard_BT[:2] == ZERO).all()
+    assert (batch.heard_BT[2:] != ZERO).any() and (batch.codes_BKT[2:, 1:] != ZERO).any() and not batch.read_B.any()
+    for row in range(2):
+        own, written = said(batch.codes_BKT[row, 0]), said(batch.written_BT[row])
+        assert any(own[: len(said(text))] == said(text)[: len(own)] for text, _ in whole)
+        assert any(written[: len(said(heard))] == said(heard)[: len(written)] for _, heard in whole)
+    rng, frames = np.random.default_rng(0), 400
+    row_KT, heard_T = made._rows.of_words(talks, made._odds, frames, rng)
+    count = len(said(row_KT[0])) + len(said(heard_T))
+    dense = max((len(said(text)) + len(said(heard))) / len(text) for text, heard in whole)
+    assert count / frames > dense, "most of the silence is gone"
+    assert (row_KT[0] == config.padding_id).any()
+    with pytest.raises(ConfigError, match="words_share needs a head"):
+        duplex_task(folder, text_share=0.0, words_share=0.5, hear_delay=None).make().prepare()
+    with pytest.raises(ConfigError, match="words_share is for"):
+        duplex_task(folder, streams="mixed", words_share=0.5)
+
+
+def test_what_is_read_again_is_missing_and_wrong_as_often_as_asked(folder):
+    made = duplex_task(folder, rows=6, text_share=0.0, hear_delay=3, unread=0.3, misread=0.2).make()
+    made.prepare()
+    config, missing, wrong, count = made.sides.config, 0, 0, 0
+    for make, _ in zip(made.batches(0, 0), range(60), strict=False):
+        batch = make()
+        word_BT = (batch.heard_BT >= 0) & (batch.heard_BT != config.padding_id)
+        word_BT &= batch.heard_BT != config.end_padding_id
+        assert (batch.written_BT[~word_BT] == ZERO).all()
+        written, heard = batch.written_BT[word_BT], batch.heard_BT[word_BT]
+        count += len(heard)
+        missing += int((written == ZERO).sum())
+        wrong += int(((written != ZERO) & (written != heard)).sum())
+    assert 0.25 < missing / count < 0.35 and 0.1 < wrong / count < 0.22  # a piece put in its own place is right
 
 
 def test_codes_begin_as_what_the_codec_makes_of_them(folder):

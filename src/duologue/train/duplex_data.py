@@ -36,6 +36,7 @@ KEYS = ("question", "answer", "text")  # of a text file's objects
 KEPT = 40  # one text of so many of a file is held out
 LASTING = 8.0  # seconds of silence, until its codes stand still
 SETTLED = 4  # frames of silence that keep the codes which the encoder gave them
+HUSH = 0.2  # of the frames in which nobody's words are written, that are kept where there is no sound
 EARLY = 0.25  # of a row's length, by which its drawn beginning may lie before the conversation's: it begins there then
 
 
@@ -206,6 +207,23 @@ class Rows:
         )
         text_T[: max(0, talk.frames - begin)] = torch.tensor(text[begin : begin + frames])
         return text_T
+
+    def of_words(
+        self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """What both sides of drawn conversations say, without sound and most of the silence: a row, with what is heard
+        in it, as `row` and `heard_words`. Many questions and answers in little room."""
+        row_KT, heard_T = torch.full((1 + self.config.codebooks, frames), ZERO), torch.full((frames,), ZERO)
+        paddings, filled = torch.tensor([self.config.padding_id, ZERO]), 0
+        while filled < frames:
+            talk = talks[int(np.searchsorted(odds, rng.random()))]
+            text_2T = torch.stack([self.row(talk, 0, talk.frames)[0], self.heard_words(talk, 0, talk.frames)])
+            kept_T = ~torch.isin(text_2T, paddings).all(0) | torch.from_numpy(rng.random(talk.frames) < HUSH)
+            text_2T = text_2T[:, kept_T][:, : frames - filled]
+            end = filled + text_2T.shape[1]
+            row_KT[0, filled:end], heard_T[filled:end] = text_2T
+            filled = end
+        return row_KT, heard_T
 
     def draw(
         self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator

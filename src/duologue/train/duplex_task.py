@@ -51,13 +51,15 @@ class DuplexTask:
     cache: str = ""  # where codes are kept; empty: in the data folders
     hear_delay: int | None = None  # frames; not None: the model also learns to write down what it hears (MoshiConfig)
     heard_drop: float = 0.0  # of the rows, whose heard codebooks from a drawn one on are missing
-    misread: float = 0.2  # of the pieces that the head reads again: so many are missing, and as many are wrong
+    unread: float = 0.2  # of the pieces that the head wrote and the model reads again: so many are missing
+    misread: float = 0.2  # and so many are wrong
     acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
     rows: int = 8  # in a micro-batch
     seconds: float = 30.0  # of a row
     texts: tuple[str, ...] = ()  # folders of conversations, JSONL files; see duplex_data.read_texts
     apart: float = 0.0  # of the rows of two streams, that have one side alone in its place
     text_share: float = 0.0  # of the rows, that are text without sound
+    words_share: float = 0.0  # of the rows, that are what both sides of conversations say, without sound
     text_mask: float = 0.0  # of the rows with sound, that have no text
     ahead: tuple[float, float] = (0.0, 0.0)  # seconds of the text before the sound, drawn evenly for each row
     queue: bool = False  # a word waits until the one before it is written out, instead of cutting it off
@@ -71,11 +73,14 @@ class DuplexTask:
     held_out: int = 40  # rows of the split dev
 
     def __post_init__(self):
-        shares = (self.apart, self.heard_drop, self.text_share, self.text_mask, self.still_share, 2 * self.misread)
+        shares = [self.apart, self.heard_drop, self.text_share, self.words_share, self.text_mask, self.still_share]
+        shares += [self.unread, self.misread, self.unread + self.misread, self.text_share + self.words_share]
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
         if self.apart and self.streams != "two":
             raise ConfigError(f'DuplexTask: apart is for streams="two", got {self.streams!r}')
+        if self.words_share and self.streams != "two":
+            raise ConfigError(f'DuplexTask: words_share is for streams="two", got {self.streams!r}')
         if self.text_share and not self.texts:
             raise ConfigError("DuplexTask: text_share needs texts")
         if self.rows > self.text_rows and not self.data:
@@ -93,6 +98,11 @@ class DuplexTask:
     def text_rows(self) -> int:
         """Rows of a batch that are text."""
         return round(self.rows * self.text_share)
+
+    @property
+    def word_rows(self) -> int:
+        """Rows of a batch that are conversations without sound."""
+        return round(self.rows * self.words_share)
 
     def make(self) -> _Conversing:
         """The task."""
@@ -202,6 +212,8 @@ class _Conversing:
     def prepare(self) -> None:
         c = self.config
         _ = self.frames
+        if c.words_share and self.sides.config.hear_delay is None:
+            raise ConfigError("DuplexTask: words_share needs a head for what is heard; set hear_delay")
         if c.data:
             _ = self._talks
         if c.texts:
@@ -216,7 +228,11 @@ class _Conversing:
         c, rng, frames = self.config, np.random.default_rng((seed, 6, number)), self.frames
         rows = [self._rows.of_text(self._texts[0], frames, rng) for _ in range(c.text_rows)]
         heard = [torch.full((frames,), ZERO) for _ in rows]
-        for _ in range(c.rows - c.text_rows):
+        for _ in range(c.word_rows):
+            row_KT, heard_T = self._rows.of_words(self._talks["train"], self._odds, frames, rng)
+            rows.append(row_KT)
+            heard.append(heard_T)
+        for _ in range(c.rows - len(rows)):
             options: dict[str, Any] = {"ahead": rng.uniform(*c.ahead), "with_text": rng.random() >= c.text_mask}
             place = self._rows.draw(self._talks["train"], self._odds, frames, rng)
             side = str(rng.choice(self._alone(place[0]))) if c.apart and rng.random() < c.apart else ""
@@ -227,20 +243,20 @@ class _Conversing:
                 rows[-1][first + int(rng.integers(1, self.sides.config.heard_codebooks)) :] = ZERO
         heard_BT = torch.stack(heard)
         written_BT = self._misread(heard_BT, rng)
+        heard_BT[c.text_rows : c.text_rows + c.word_rows] = ZERO  # there is nothing that could be heard
         return DuplexBatch(torch.stack(rows), heard_BT, written_BT, torch.arange(c.rows) < c.text_rows)
 
     def _misread(self, heard_BT: Tensor, rng: np.random.Generator) -> Tensor:
         """What is heard, as a head might write it that makes mistakes."""
-        config = self.sides.config
+        c, config = self.config, self.sides.config
         silent_BT = (heard_BT == config.padding_id) | (heard_BT == config.end_padding_id)
         written_BT = torch.where(silent_BT, ZERO, heard_BT)
         place_NP = (written_BT != ZERO).nonzero().numpy()
         luck_N = rng.random(len(place_NP))
         pieces_N = written_BT[tuple(place_NP.T)]
-        wrong_N = torch.where(
-            torch.from_numpy(luck_N < self.config.misread), ZERO, pieces_N[rng.permutation(len(pieces_N))]
-        )
-        pieces_N = torch.where(torch.from_numpy(luck_N < 2 * self.config.misread), wrong_N, pieces_N)
+        wrong_N = pieces_N[rng.permutation(len(pieces_N))]
+        pieces_N = torch.where(torch.from_numpy(luck_N < c.unread + c.misread), wrong_N, pieces_N)
+        pieces_N = torch.where(torch.from_numpy(luck_N < c.unread), ZERO, pieces_N)
         written_BT[tuple(place_NP.T)] = pieces_N
         return written_BT
 
