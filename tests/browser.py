@@ -116,14 +116,21 @@ def between(samples: np.ndarray, begin: float, end: float) -> np.ndarray:
 
 
 def pure(samples: np.ndarray) -> bool:
-    """Whether it is one tone and next to nothing else, its multiples aside: a browser that turns a microphone up too
-    far adds those."""
+    """Whether most of it is one tone and next to nothing else. Not its multiples, which a browser that turns a
+    microphone up too far adds; nor a gap now and then, which one on a busy machine leaves."""
+    size = RATE // 5
+    pieces = [samples[at : at + size] for at in range(0, len(samples) - size, size)]
+    return bool(np.median([_share_of_tone(piece) for piece in pieces]) > 0.98)
+
+
+def _share_of_tone(samples: np.ndarray) -> float:
+    """Of the power: the strongest tone and its multiples."""
     power = np.abs(np.fft.rfft(samples * np.hanning(len(samples)))) ** 2
     peak = int(power.argmax())
     width = round(40 * len(samples) / RATE)  # 40 Hz
     place = np.arange(len(power)) + peak // 2
     own = (place >= peak) & (np.abs(place % peak - peak // 2) <= width)
-    return bool(power[own].sum() > 0.98 * power.sum())
+    return float(power[own].sum() / power.sum())
 
 
 def pitch(samples: np.ndarray) -> float:

@@ -48,7 +48,7 @@ def test_hands_free_it_hears_a_question_speaks_and_is_interrupted_by_the_next(mi
         assert len(delays) == 2 and all(400 < ms < 2_500 for ms in delays), words  # 500 ms are the turn's own silence
         assert page.kinds()[-1] == "conversation.item.truncate" and server.pipeline.model.truncated
         you, it = page.heard(tmp_path / "talk.wav")
-        (first, second), (answer, *_) = sounding(you), sounding(it)
+        (first, second), (answer, *_) = sounding(you, apart=0.5), sounding(it, apart=0.5)
         assert first[1] < answer[0] < second[0] < answer[1] < second[0] + 0.7  # it was cut soon after
         assert delays[0] == pytest.approx((answer[0] - first[1]) * 1000, abs=100)  # the number is what is heard
         text = page.saved("save-words", tmp_path / "talk.txt").read_text("utf-8")
@@ -92,8 +92,8 @@ def test_press_and_talk_with_the_space_bar_and_stop_with_it(before, tmp_path):
             *("input_audio_buffer.commit", "response.create", "conversation.item.truncate", "response.cancel")
         ]
         you, it = page.heard(tmp_path / "talk.wav")
-        (begin, end), *_ = sounding(you)
-        ((start, stop),) = sounding(it)
+        (begin, end), *_ = sounding(you, apart=0.5)
+        ((start, stop),) = sounding(it, apart=0.5)
         said, answered = between(you, begin + 0.2, end - 0.2), between(it, start + 0.2, stop - 0.2)
         assert pitch(said) == pytest.approx(300, abs=3) and pitch(answered) == pytest.approx(440, abs=3)
         assert pure(said) and np.abs(answered).max() == pytest.approx(0.3, abs=0.01)  # browsers turn microphones up
@@ -396,7 +396,7 @@ def test_a_family_without_turns_is_talked_to_as_on_the_telephone(tmp_path):
         kinds = [kind for kind in page.kinds() if kind != "session.input_audio.append"]
         assert kinds == ["session.start", "session.input_audio.mute", "session.input_audio.unmute"]
         words = page.page.inner_text("#log")
-        assert re.match(r"you\n1 2 3[\d ]*\n\necho\nabc[a-z]*\n\nyou\n\d[\d ]*\n\necho\nabc", words), words
+        assert re.match(r"you\n1 2 3[\d ]*\n\necho\nabc[a-z]*\n\nyou\n\d[\d ]*\n\necho\n[a-z]+", words), words
         you, it = page.heard(tmp_path / "talk.wav")
         said, answered = sounding(you, apart=0.5), sounding(it, apart=0.5)
         assert len(said) == 3 and len(answered) == 3  # twice, and again when it was unmuted
