@@ -134,7 +134,7 @@ def one(out: str = RUNS) -> TrainConfig:
         weights=LossWeights(semantic=5.0, padding=0.3),
     )
     optimizer = replace(base.optimizer, lr=4e-4, final=0.5, rates=(("depth.", 2.5),))
-    return replace(base, name="one", task=task, steps=200, optimizer=optimizer, save_every=50, out=f"{out}/one")
+    return replace(base, name="one", task=task, steps=250, optimizer=optimizer, save_every=50, out=f"{out}/one")
 
 
 def two(out: str = RUNS) -> TrainConfig:

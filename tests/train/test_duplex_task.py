@@ -33,7 +33,7 @@ from duologue.models.moshi.released import save_moshi
 from duologue.train import OptimizerConfig, duplex_data, train
 from duologue.train.duplex_data import code
 from duologue.train.duplex_losses import tell
-from duologue.train.duplex_start import NewModel, begin, trimmed, window_config, word_encoder
+from duologue.train.duplex_start import LOUD, NewModel, begin, trimmed, window_config, word_encoder
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_users_whom_nobody_answers_are_heard_all_the_same(folder, tmp_path):
 def test_a_model_that_goes_on_may_be_given_the_head_for_what_it_hears(folder, whole):
     model = duplex_task(folder, start=str(whole / "export"), codec="", hear_delay=5).make().build()
     assert torch.equal(model.hear.weight, torch.eye(len(model.hear.weight)))
-    assert torch.equal(model.reread.weight, model.hear.weight)
+    assert torch.equal(model.reread.weight, LOUD * model.hear.weight)
     z = torch.randn(3, model.config.temporal.dim)
     torch.testing.assert_close(model.score_heard(z), model.text_head(z))
 
@@ -299,6 +299,21 @@ def test_what_is_read_again_is_missing_and_wrong_as_often_as_asked(folder):
         missing += int((written == ZERO).sum())
         wrong += int(((written != ZERO) & (written != heard)).sum())
     assert 0.25 < missing / count < 0.35 and 0.1 < wrong / count < 0.22  # a piece put in its own place is right
+
+
+def test_in_some_rows_what_the_user_says_is_only_read(folder):
+    made = duplex_task(folder, rows=6, text_share=0.0, hear_delay=3, unheard=0.5, unread=0.0, misread=0.0).make()
+    made.prepare()
+    deaf = read = 0
+    for make, _ in zip(made.batches(0, 0), range(30), strict=False):
+        batch = make()
+        silent_B = (batch.codes_BKT[:, 1 + BOOKS :] == ZERO).flatten(1).all(1)
+        assert (batch.heard_BT[silent_B] == ZERO).all()
+        assert not (~silent_B).any() or (batch.heard_BT[~silent_B] != ZERO).any()
+        read += int((batch.written_BT[silent_B] != ZERO).sum())
+        assert (batch.codes_BKT[:, 1 : 1 + BOOKS] != ZERO).flatten(1).any(1).all(), "its own sound is there"
+        deaf += int(silent_B.sum())
+    assert 60 <= deaf <= 120 and read > deaf
 
 
 def test_codes_begin_as_what_the_codec_makes_of_them(folder):

@@ -37,6 +37,7 @@ from duologue.nn.window_transformer import WindowConfig
 from duologue.train.parts import find, load_language_model
 
 LOUDNESS = 0.12  # root mean square of a frame's semantic and acoustic embedding to begin with; of SmolLM2's words 0.12
+LOUD = 4.0  # times as loud as own words is what was heard to begin with: it comes with the sound of both sides
 ADDED = ("<|padding|>", "<|end_padding|>")  # behind the tokenizer's own: no word is written; one begins next
 
 
@@ -103,12 +104,17 @@ def begin(
     config = moshi_config(temporal, new.depth, mimi.config, text=len(kept), delay=acoustic_delay)
     model = MoshiModel(replace(config, hear_delay=hear_delay))
     if model.hear is not None:
-        torch.nn.init.eye_(model.hear.weight)
-        torch.nn.init.eye_(model.reread.weight)  # type: ignore[union-attr]
+        for name, weight_DD in _hearing(config.temporal.dim).items():
+            model.get_parameter(name).data.copy_(weight_DD)
     put_codebooks(model, mimi)
     if new.llm:
         put_language_model(model, llm, layers=new.layers, pieces=kept)
     return Beginning(model, mimi, tokenizer.to_str().encode(), TEXT_FILES[0], word_encoder(tokenizer))
+
+
+def _hearing(dim: int) -> dict[str, Tensor]:
+    """How the head for what is heard begins: it scores as the text's does, and what it wrote is read loud."""
+    return {"hear.weight": torch.eye(dim), "reread.weight": LOUD * torch.eye(dim)}
 
 
 def _from_folder(
@@ -136,8 +142,7 @@ def _from_folder(
         model, where = meta_model(language), f"{folder.path}/{MODEL_FILE}"
         tensors = unpack_int8(folder.tensors(MODEL_FILE), dtype)
         if model.hear is not None:  # one that is new begins with what the text's head makes of it
-            for name in ("hear.weight", "reread.weight"):
-                tensors.setdefault(name, torch.eye(language.temporal.dim, dtype=dtype))
+            tensors = {name: each.to(dtype) for name, each in _hearing(language.temporal.dim).items()} | tensors
         fill(model, tensors, where=where)
         mimi = mimi_from_tensors(folder.tensors(CODEC_FILE), config.mimi, where=f"{folder.path}/{CODEC_FILE}")
     if codec:

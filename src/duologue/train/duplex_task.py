@@ -51,6 +51,7 @@ class DuplexTask:
     cache: str = ""  # where codes are kept; empty: in the data folders
     hear_delay: int | None = None  # frames; not None: the model also learns to write down what it hears (MoshiConfig)
     heard_drop: float = 0.0  # of the rows, whose heard codebooks from a drawn one on are missing
+    unheard: float = 0.0  # of the rows, that lack all of the user's sound: only what the head wrote of it is there
     unread: float = 0.2  # of the pieces that the head wrote and the model reads again: so many are missing
     misread: float = 0.2  # and so many are wrong
     acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
@@ -74,7 +75,8 @@ class DuplexTask:
 
     def __post_init__(self):
         shares = [self.apart, self.heard_drop, self.text_share, self.words_share, self.text_mask, self.still_share]
-        shares += [self.unread, self.misread, self.unread + self.misread, self.text_share + self.words_share]
+        shares += [self.unheard, self.unread, self.misread]
+        shares += [self.unread + self.misread, self.text_share + self.words_share]
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
         if self.apart and self.streams != "two":
@@ -238,13 +240,15 @@ class _Conversing:
             side = str(rng.choice(self._alone(place[0]))) if c.apart and rng.random() < c.apart else ""
             rows.append(self._rows.row(*place, side=side, **options))
             heard.append(self._rows.heard_words(*place, side=side))
+            first = 1 + self.sides.config.own_codebooks
             if c.heard_drop and side != ASSISTANT and rng.random() < c.heard_drop:
-                first = 1 + self.sides.config.own_codebooks
                 rows[-1][first + int(rng.integers(1, self.sides.config.heard_codebooks)) :] = ZERO
-        heard_BT = torch.stack(heard)
+            if c.unheard and not side and rng.random() < c.unheard:
+                rows[-1][first:] = ZERO
+        codes_BKT, heard_BT = torch.stack(rows), torch.stack(heard)
         written_BT = self._misread(heard_BT, rng)
-        heard_BT[c.text_rows : c.text_rows + c.word_rows] = ZERO  # there is nothing that could be heard
-        return DuplexBatch(torch.stack(rows), heard_BT, written_BT, torch.arange(c.rows) < c.text_rows)
+        heard_BT[(codes_BKT[:, 1 + self.sides.config.own_codebooks :] == ZERO).all(1)] = ZERO  # there is no sound of it
+        return DuplexBatch(codes_BKT, heard_BT, written_BT, torch.arange(c.rows) < c.text_rows)
 
     def _misread(self, heard_BT: Tensor, rng: np.random.Generator) -> Tensor:
         """What is heard, as a head might write it that makes mistakes."""
