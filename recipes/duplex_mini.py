@@ -1,4 +1,4 @@
-"""A small full-duplex model, meant for eight hours on two cores: data, six stages of training, a folder.
+"""A small full-duplex model, meant for eight hours on two cores: data, seven stages of training, a folder.
 
 duologue train duplex_mini --resume            # all of this; stopped and begun again, it goes on
 duologue serve --model runs/duplex_mini/model
@@ -157,6 +157,15 @@ def two(out: str = RUNS) -> TrainConfig:
     return replace(base, name="two", task=task, steps=600, optimizer=optimizer, ema=0.99, out=f"{out}/two")
 
 
+def answer(out: str = RUNS) -> TrainConfig:
+    """Both sides, but in half of the rows nothing of the user except what the head wrote down, read again: what is
+    answered must come from there. Without such rows the words are hardly used where there is sound beside them."""
+    base = two(out)
+    task = replace(base.task, start=f"{out}/two/export", words_share=0.125, unheard=0.5, apart=0.15)
+    optimizer = replace(base.optimizer, warmup=15)
+    return replace(base, name="answer", task=task, steps=300, optimizer=optimizer, out=f"{out}/answer")
+
+
 def own_speech(out: str = RUNS) -> SpeechStage:
     """The assistant's voice, saying all kinds of things."""
     return SpeechStage(
@@ -199,14 +208,15 @@ def sound(out: str = RUNS) -> TrainConfig:
 
 def live(out: str = RUNS) -> TrainConfig:
     """Both sides as they are when it is served: every word with its sound, every frame said in full."""
-    base = two(out)
+    base = answer(out)
     task = replace(
         base.task,
-        start=f"{out}/two/export",
+        start=f"{out}/answer/export",
         codec=f"{out}/sound/export",
         apart=0.0,
         heard_drop=0.0,
         words_share=0.0,
+        unheard=0.25,
         text_mask=0.0,
         ahead=(0.0, 0.0),
         depth_share=1.0,
@@ -221,7 +231,7 @@ def model(out: str = RUNS) -> DuplexStage:
     """The folder that `duologue serve --model` takes."""
     return DuplexStage(
         name="model",
-        stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "sound", "live")),
+        stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "answer", "sound", "live")),
         data=(f"{out}/data/asked", f"{out}/data/talks"),
         out=f"{out}/model",
         recipe="recipes/duplex_mini.py",
@@ -233,4 +243,4 @@ def model(out: str = RUNS) -> DuplexStage:
 def duplex_mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
     data = [asked(out), talks(out), own_speech(out)]
-    return [*data, read(out), hear(out), one(out), two(out), sound(out), live(out), model(out)]
+    return [*data, read(out), hear(out), one(out), two(out), answer(out), sound(out), live(out), model(out)]

@@ -44,7 +44,7 @@ def stages(tmp_path):
             f"read.new={json.dumps(new)}",
             f"read.codec={tmp_path / 'codec'}",
             *(f'{name}.texts=["{text}", "{tmp_path}/data/talks"]' for name in ("read", "one")),
-            *(f"{name}.seconds=2.0" for name in ("read", "hear", "one", "two", "live")),
+            *(f"{name}.seconds=2.0" for name in ("read", "hear", "one", "two", "answer", "live")),
             f"sound.start={tmp_path / 'codec'}",
             f"sound.codec={json.dumps(to_dict(CODEC))}",
             'sound.discriminators={"windows": [128, 64], "channels": 2}',
@@ -67,7 +67,8 @@ def save_talks(folder: Path, *, answered: bool = True) -> None:
 
 
 def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
-    assert list(stages) == [*("asked", "talks", "own_speech", "read", "hear", "one", "two", "sound", "live", "model")]
+    wanted = ["asked", "talks", "own_speech", "read", "hear", "one", "two", "answer", "sound", "live", "model"]
+    assert list(stages) == wanted
     tiny.save_llm(tmp_path / "llm", "llama", tiny.LLAMA)
     save_codec(codec(), tmp_path / "codec")
     save_talks(tmp_path / "data" / "talks")
@@ -75,7 +76,7 @@ def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
     save_speech(tmp_path / "data" / "own")
     with pytest.raises(TrainError, match="Run the stages"):
         stages["model"].run()
-    results = {name: train(stages[name]) for name in ("read", "hear", "one", "two", "sound", "live")}
+    results = {name: train(stages[name]) for name in ("read", "hear", "one", "two", "answer", "sound", "live")}
     assert results["read"].evaluation.keys() == {"reading"} and results["hear"].evaluation.keys() == {"heard"}
     assert results["live"].evaluation.keys() >= {"text", "words", "perplexity", "code_1", "right_3", "false_starts"}
     stages["model"].run()
@@ -117,7 +118,7 @@ def test_each_stage_goes_on_from_the_one_before():
     training = [s for s in resolve(RECIPE) if isinstance(s, TrainConfig) and isinstance(s.task, DuplexTask)]
     for before, after in itertools.pairwise(training):
         assert after.task.start == f"{before.folder}/export"
-    assert [stage.task.apart for stage in training[1:]] == [1.0, 1.0, 0.25, 0.0]
+    assert [stage.task.apart for stage in training[1:]] == [1.0, 1.0, 0.25, 0.15, 0.0]
     live = training[-1].task
     assert live.ahead == (0.0, 0.0) and not live.text_mask and live.depth_share == live.still_share == 1
     assert not any("heldout" in text or "closed" in text for stage in training for text in stage.task.texts)
