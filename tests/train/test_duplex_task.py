@@ -316,6 +316,28 @@ def test_in_some_rows_what_the_user_says_is_only_read(folder):
     assert 60 <= deaf <= 120 and read > deaf
 
 
+def test_own_sound_is_told_wrongly_as_often_as_asked_and_learnt_as_it_is(folder):
+    made = duplex_task(folder, rows=6, text_share=0.0, misspoken=0.5).make()
+    true = duplex_task(folder, rows=6, text_share=0.0).make()
+    wrong, count = torch.zeros(BOOKS), 0
+    for task in (made, true):
+        task.prepare()
+    for make, other, _ in zip(made.batches(0, 0), true.batches(0, 0), range(20), strict=False):
+        batch, plain = make(), other()
+        assert torch.equal(batch.codes_BKT, plain.codes_BKT) and plain.given_BKT is plain.codes_BKT
+        other_BKT = batch.given_BKT != batch.codes_BKT
+        assert not other_BKT[:, 0].any() and not other_BKT[:, 1 + BOOKS :].any()
+        wrong += other_BKT[:, 1 : 1 + BOOKS].sum((0, 2))
+        count += other_BKT[:, 0].numel()
+    shares = wrong / count
+    assert 0.02 < shares[0] < shares[-1] < 0.5
+    model = made.build()
+    told = [tell(model, batch.codes_BKT, given_BKT=given) for given in (None, batch.codes_BKT, batch.given_BKT)]
+    torch.testing.assert_close(told[0].text_BT, told[1].text_BT)
+    assert not torch.equal(told[1].text_BT, told[2].text_BT)
+    assert all(torch.equal(each.audio_known_NK, told[0].audio_known_NK) for each in told)
+
+
 def test_codes_begin_as_what_the_codec_makes_of_them(folder):
     made = begin(
         NewModel(llm=str(folder / "llama"), depth=DEPTH), start="", codec=str(folder / "codec"), acoustic_delay=1

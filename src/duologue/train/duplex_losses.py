@@ -65,6 +65,7 @@ def tell(
     codes_BKT: Tensor,
     heard_BT: Tensor | None = None,
     written_BT: Tensor | None = None,
+    given_BKT: Tensor | None = None,
     *,
     share: float = 1.0,
     still: float = 1.0,
@@ -76,6 +77,7 @@ def tell(
         codes_BKT: as `MoshiModel.forward`.
         heard_BT: the pieces of what is heard (`duplex_data.Rows.heard_words`); None: they are not known.
         written_BT: what a model with a head for them has written of them; None: what it does write.
+        given_BKT: what the next steps are told it was, as `codes_BKT`; None: the truth.
         share: of the frames with sound, drawn with torch's generator, that go through the depth transformer.
         still: of those of them whose codes are the same as in the frame before.
         hazards: also give `silent_BT`.
@@ -83,7 +85,7 @@ def tell(
     c, (B, _, T) = model.config, codes_BKT.shape
     delayed_BTK = model.delayed(codes_BKT)
     state = _memory(c.temporal, B, T, codes_BKT.device)
-    input_BTK = delayed_BTK[:, :-1]
+    input_BTK = (delayed_BTK if given_BKT is None else model.delayed(given_BKT))[:, :-1]
     if model.hear is not None:
         input_BTK = with_written(input_BTK, model.write(input_BTK) if written_BT is None else written_BT)
     z_BTD = model.hidden(input_BTK, state, torch.ones(B, dtype=torch.bool, device=codes_BKT.device))

@@ -54,6 +54,7 @@ class DuplexTask:
     unheard: float = 0.0  # of the rows, that lack all of the user's sound: only what the head wrote of it is there
     unread: float = 0.2  # of the pieces that the head wrote and the model reads again: so many are missing
     misread: float = 0.2  # and so many are wrong
+    misspoken: float = 0.0  # of the frames, whose own codes from a drawn one on the model is told to be those of others
     acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
     rows: int = 8  # in a micro-batch
     seconds: float = 30.0  # of a row
@@ -75,7 +76,7 @@ class DuplexTask:
 
     def __post_init__(self):
         shares = [self.apart, self.heard_drop, self.text_share, self.words_share, self.text_mask, self.still_share]
-        shares += [self.unheard, self.unread, self.misread]
+        shares += [self.unheard, self.unread, self.misread, self.misspoken]
         shares += [self.unread + self.misread, self.text_share + self.words_share]
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
@@ -116,6 +117,7 @@ class DuplexBatch:
     codes_BKT: Tensor  # text, own, heard; not delayed; ZERO where nothing is known
     heard_BT: Tensor  # what the head for it is to write; ZERO likewise
     written_BT: Tensor  # what of that it reads again
+    given_BKT: Tensor  # the codes that it takes to have been said
     read_B: Tensor  # bool: text without sound
 
 
@@ -248,7 +250,19 @@ class _Conversing:
         codes_BKT, heard_BT = torch.stack(rows), torch.stack(heard)
         written_BT = self._misread(heard_BT, rng)
         heard_BT[(codes_BKT[:, 1 + self.sides.config.own_codebooks :] == ZERO).all(1)] = ZERO  # there is no sound of it
-        return DuplexBatch(codes_BKT, heard_BT, written_BT, torch.arange(c.rows) < c.text_rows)
+        read_B = torch.arange(c.rows) < c.text_rows
+        return DuplexBatch(codes_BKT, heard_BT, written_BT, self._misspeak(codes_BKT, rng), read_B)
+
+    def _misspeak(self, codes_BKT: Tensor, rng: np.random.Generator) -> Tensor:
+        """Own sound as a model might say it that makes mistakes."""
+        if not self.config.misspoken:
+            return codes_BKT
+        own, (B, _, T) = self.sides.config.own_codebooks, codes_BKT.shape
+        first_BT = np.where(rng.random((B, T)) < self.config.misspoken, rng.integers(0, own, (B, T)), own)
+        wrong_BKT = torch.from_numpy(np.arange(own)[:, None] >= first_BT[:, None])
+        codes_BKT, own_BKT = codes_BKT.clone(), codes_BKT[:, 1 : 1 + own]
+        codes_BKT[:, 1 : 1 + own] = torch.where(wrong_BKT, own_BKT[..., torch.from_numpy(rng.permutation(T))], own_BKT)
+        return codes_BKT
 
     def _misread(self, heard_BT: Tensor, rng: np.random.Generator) -> Tensor:
         """What is heard, as a head might write it that makes mistakes."""
@@ -276,6 +290,7 @@ class _Conversing:
             batch.codes_BKT,
             batch.heard_BT,
             batch.written_BT,
+            batch.given_BKT,
             share=self.config.depth_share,
             still=self.config.still_share,
         )
