@@ -279,7 +279,8 @@ def test_a_model_that_fails_ends_its_own_conversation_alone():
     with served(Broken()) as (address, engine), Client(address) as first, Client(address) as second:
         for client in (first, second):
             client.hear(0.1)
-            client.say(question())
+            with contextlib.suppress(ConnectionClosed):  # it may fail before all of the question is sent
+                client.say(question())
         assert first.until_closed() == 1011 and "the model failed" in first.error
         second.until(lambda: second.text == ANSWER)
         assert engine.free == 2
