@@ -33,7 +33,7 @@ from duologue.models.moshi.released import save_moshi
 from duologue.train import OptimizerConfig, duplex_data, train
 from duologue.train.duplex_data import code
 from duologue.train.duplex_losses import tell
-from duologue.train.duplex_start import LOUD, NewModel, begin, trimmed, window_config, word_encoder
+from duologue.train.duplex_start import REREAD_GAIN, NewModel, begin, trimmed, window_config, word_encoder
 
 
 @pytest.fixture(scope="module")
@@ -239,10 +239,21 @@ def test_users_whom_nobody_answers_are_heard_all_the_same(folder, tmp_path):
         assert made.evaluate(made.build()).keys() == {"heard"}, "nothing is said that could be judged"
 
 
+def test_held_out_rows_read_what_the_head_writes_only_where_training_does(folder, monkeypatch):
+    written = []
+    monkeypatch.setattr(MoshiModel, "write", lambda self, x: written.append(x) or torch.full(x.shape[:2], ZERO))
+    for unread in (1.0, 0.2):
+        made = duplex_task(folder, hear_delay=5, unread=unread, misread=0.0, text_share=0.0).make()
+        made.prepare()
+        with torch.no_grad():
+            made.evaluate(made.build())
+        assert bool(written) == (unread < 1)
+
+
 def test_a_model_that_goes_on_may_be_given_the_head_for_what_it_hears(folder, whole):
     model = duplex_task(folder, start=str(whole / "export"), codec="", hear_delay=5).make().build()
     assert torch.equal(model.hear.weight, torch.eye(len(model.hear.weight)))
-    assert torch.equal(model.reread.weight, LOUD * model.hear.weight)
+    assert torch.equal(model.reread.weight, REREAD_GAIN * model.hear.weight)
     z = torch.randn(3, model.config.temporal.dim)
     torch.testing.assert_close(model.score_heard(z), model.text_head(z))
 

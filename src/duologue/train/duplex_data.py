@@ -216,7 +216,7 @@ class Rows:
         row_KT, heard_T = torch.full((1 + self.config.codebooks, frames), ZERO), torch.full((frames,), ZERO)
         paddings, filled = torch.tensor([self.config.padding_id, ZERO]), 0
         while filled < frames:
-            talk = talks[int(np.searchsorted(odds, rng.random()))]
+            talk = _any(talks, odds, rng)
             text_2T = torch.stack([self.row(talk, 0, talk.frames)[0], self.heard_words(talk, 0, talk.frames)])
             kept_T = ~torch.isin(text_2T, paddings).all(0) | torch.from_numpy(rng.random(talk.frames) < HUSH)
             text_2T = text_2T[:, kept_T][:, : frames - filled]
@@ -229,7 +229,7 @@ class Rows:
         self, talks: Sequence[Talk], odds: np.ndarray, frames: int, rng: np.random.Generator
     ) -> tuple[Talk, int, int]:
         """A row from anywhere, as the first arguments of `row`; `odds` as `odds_of`."""
-        talk = talks[int(np.searchsorted(odds, rng.random()))]
+        talk = _any(talks, odds, rng)
         return talk, max(0, int(rng.integers(-int(EARLY * frames), max(1, talk.frames - frames + 1)))), frames
 
     def all(self, talks: Sequence[Talk], frames: int) -> Iterator[tuple[Talk, int, int]]:
@@ -245,6 +245,10 @@ class Rows:
             found += [self.config.end_padding_id, *ids[int(rng.integers(len(ids)))]]
         row_KT[0] = torch.tensor(found[:frames])
         return row_KT
+
+
+def _any(talks: Sequence[Talk], odds: np.ndarray, rng: np.random.Generator) -> Talk:
+    return talks[int(np.searchsorted(odds, rng.random()))]
 
 
 def odds_of(talks: Sequence[Talk]) -> np.ndarray:

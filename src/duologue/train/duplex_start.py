@@ -37,7 +37,7 @@ from duologue.nn.window_transformer import WindowConfig
 from duologue.train.parts import find, load_language_model
 
 LOUDNESS = 0.12  # root mean square of a frame's semantic and acoustic embedding to begin with; of SmolLM2's words 0.12
-LOUD = 4.0  # times as loud as own words is what was heard to begin with: it comes with the sound of both sides
+REREAD_GAIN = 4.0  # times as loud as own words is what was heard to begin with: it comes with the sound of both sides
 ADDED = ("<|padding|>", "<|end_padding|>")  # behind the tokenizer's own: no word is written; one begins next
 
 
@@ -114,7 +114,7 @@ def begin(
 
 def _hearing(dim: int) -> dict[str, Tensor]:
     """How the head for what is heard begins: it scores as the text's does, and what it wrote is read loud."""
-    return {"hear.weight": torch.eye(dim), "reread.weight": LOUD * torch.eye(dim)}
+    return {"hear.weight": torch.eye(dim), "reread.weight": REREAD_GAIN * torch.eye(dim)}
 
 
 def _from_folder(

@@ -52,7 +52,7 @@ class DuplexTask:
     hear_delay: int | None = None  # frames; not None: the model also learns to write down what it hears (MoshiConfig)
     heard_drop: float = 0.0  # of the rows, whose heard codebooks from a drawn one on are missing
     unheard: float = 0.0  # of the rows, that lack all of the user's sound: only what the head wrote of it is there
-    unread: float = 0.2  # of the pieces that the head wrote and the model reads again: so many are missing
+    unread: float = 0.2  # of the pieces that the head wrote and the model reads again: so many are missing; 1: all
     misread: float = 0.2  # and so many are wrong
     misspoken: float = 0.0  # of the frames, whose own codes from a drawn one on the model is told to be those of others
     acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
@@ -80,10 +80,9 @@ class DuplexTask:
         shares += [self.unread + self.misread, self.text_share + self.words_share]
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
-        if self.apart and self.streams != "two":
-            raise ConfigError(f'DuplexTask: apart is for streams="two", got {self.streams!r}')
-        if self.words_share and self.streams != "two":
-            raise ConfigError(f'DuplexTask: words_share is for streams="two", got {self.streams!r}')
+        for name in ("apart", "words_share"):
+            if getattr(self, name) and self.streams != "two":
+                raise ConfigError(f'DuplexTask: {name} is for streams="two", got {self.streams!r}')
         if self.text_share and not self.texts:
             raise ConfigError("DuplexTask: text_share needs texts")
         if self.rows > self.text_rows and not self.data:
@@ -337,7 +336,8 @@ class _Conversing:
         self, measures: Measures, module: MoshiModel, rows: list[tuple[Tensor, Tensor]], device: torch.device
     ) -> None:
         codes_BKT, heard_BT = (to_device(torch.stack(each), device) for each in zip(*rows, strict=True))
-        measures.add(tell(module, codes_BKT, heard_BT, hazards=True), codes_BKT)
+        written_BT = torch.full_like(heard_BT, ZERO) if self.config.unread == 1 else None  # as in training
+        measures.add(tell(module, codes_BKT, heard_BT, written_BT, hazards=True), codes_BKT)
 
     def export(self, module: nn.Module, folder: Path) -> None:
         """A model folder of the family `moshi`; low-rank changes are merged in."""
