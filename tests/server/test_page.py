@@ -141,7 +141,8 @@ def test_a_cough_holds_the_answer_which_then_goes_on_where_it_was(tmp_path):
         _, it = page.heard(tmp_path / "talk.wav")
         (first, second) = sounding(it, apart=0.5)
         assert second[0] - first[1] == pytest.approx(1.0, abs=0.25)
-        assert (first[1] - first[0]) + (second[1] - second[0]) == pytest.approx(3.0, abs=0.02)  # nothing was lost
+        played = sum(end - begin for begin, end in sounding(it, apart=0.01))  # not where a busy machine stutters
+        assert played == pytest.approx(3.0, abs=0.02)  # nothing was lost
         page.check()
 
 
