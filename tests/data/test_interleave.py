@@ -55,6 +55,26 @@ def test_in_a_queue_no_token_is_lost():
     assert row(words, queue=True) == [E, A, B, C, D, E, A, P]
 
 
+def test_with_a_lead_words_come_as_soon_as_their_turn_has_begun():
+    words = [word("A", 2), word("BC", 4), word("D", 9)]
+    assert row(words, 13, queue=True) == [P, E, A, E, B, C, P, P, E, D, P, P, P]
+    assert row(words, 13, queue=True, lead=0.24) == [P, E, A, B, C, E, D, P, P, P, P, P, P]
+    assert row(words, 13, queue=True, lead=0.8) == [P, E, A, B, C, D, P, P, P, P, P, P, P]
+    assert row(words, 13, queue=True, lead=0.8, ahead=0.08) == [E, A, B, C, D, P, P, P, P, P, P, P, P]
+
+
+def test_a_lead_does_not_reach_over_a_silence():
+    words = [word("A", 1), word("B", 3), word("C", 12), word("D", 15)]
+    assert row(words, 17, queue=True, lead=4.0) == [E, A, B, P, P, P, P, P, P, P, P, E, C, D, P, P, P]
+
+
+def test_a_lead_needs_words_that_wait():
+    with pytest.raises(ConfigError, match="queue=True"):
+        row([], lead=0.5)
+    with pytest.raises(ConfigError, match="lead from 0"):
+        row([], queue=True, lead=-0.5)
+
+
 def test_what_does_not_fit_at_the_end_is_cut():
     assert row([word("ABCD", 6)]) == [P, P, P, P, P, E, A, B]
     assert row([word("ABCD", 8), word("D", 20)]) == [P] * 8

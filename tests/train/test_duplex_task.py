@@ -349,6 +349,40 @@ def test_own_sound_is_told_wrongly_as_often_as_asked_and_learnt_as_it_is(folder)
     assert all(torch.equal(each.audio_known_NK, told[0].audio_known_NK) for each in told)
 
 
+def test_in_some_rows_nothing_of_its_own_sound_is_told(folder):
+    made = duplex_task(folder, rows=6, text_share=0.0, unspoken=0.5).make()
+    made.prepare()
+    rows = []
+    for make, _ in zip(made.batches(0, 0), range(20), strict=False):
+        batch = make()
+        own, given = (codes_BKT[:, 1 : 1 + BOOKS] for codes_BKT in (batch.codes_BKT, batch.given_BKT))
+        missing_B = (given == ZERO).all((1, 2))
+        assert (missing_B | (given == own).all((1, 2))).all() and (own != ZERO).any(2).all()
+        assert torch.equal(batch.given_BKT[:, 0], batch.codes_BKT[:, 0])
+        assert torch.equal(batch.given_BKT[:, 1 + BOOKS :], batch.codes_BKT[:, 1 + BOOKS :])
+        rows += missing_B.tolist()
+    assert 0.35 < sum(rows) / len(rows) < 0.65
+
+
+def test_words_may_lead_their_sound_and_the_folder_says_so(folder, tmp_path):
+    made, plain = (duplex_task(folder, rows=6, text_share=0.0, text_lead=lead).make() for lead in (25, None))
+    for task in (made, plain):
+        task.prepare()
+    silent = plain.sides.config.padding_id, plain.sides.config.end_padding_id
+    earlier = 0
+    for make, other, _ in zip(made.batches(0, 0), plain.batches(0, 0), range(5), strict=False):
+        led_BT, text_BT = make().codes_BKT[:, 0], other().codes_BKT[:, 0]
+        for led_T, text_T in zip(led_BT.tolist(), text_BT.tolist(), strict=True):
+            before = [sum(piece >= 0 and piece not in silent for piece in row[:20]) for row in (led_T, text_T)]
+            assert before[0] >= before[1]
+            earlier += before[0] - before[1]
+    assert earlier > 0
+    model = made.build()
+    made.export(model, tmp_path / "model")
+    again = duplex_task(folder, start=str(tmp_path / "model"), codec="", new=NewModel()).make().build()
+    assert model.config.text_lead == again.config.text_lead == 25
+
+
 def test_codes_begin_as_what_the_codec_makes_of_them(folder):
     made = begin(
         NewModel(llm=str(folder / "llama"), depth=DEPTH), start="", codec=str(folder / "codec"), acoustic_delay=1

@@ -21,6 +21,7 @@ FRAME_RATE = 12.5  # frames a second
 PAD = 3  # nothing is said, or the word that was begun is still being said
 END_OF_PAD = 0  # a word begins in the next frame
 UNKNOWN = -1  # embeds to zero
+BREAK = 0.5  # seconds of silence between two words, with which something new begins
 
 
 def interleave(
@@ -35,6 +36,7 @@ def interleave(
     unknown: int = UNKNOWN,
     ahead: float = 0.0,
     queue: bool = False,
+    lead: float = 0.0,
 ) -> list[int]:
     """One text token for each of `frames` frames.
 
@@ -46,16 +48,21 @@ def interleave(
         ahead: seconds by which the text is moved before the sound. Below 0 it comes after it, and the first frames,
             which would need words from before the recording, are `unknown`.
         queue: a word waits until the one before it is written out, instead of cutting it off.
+        lead: seconds by which a word may come before its sound on top of `ahead`, but not before what it belongs to has
+            begun, words without a silence of `BREAK` seconds between them. Needs `queue`.
     Raises:
-        ConfigError: fewer than 0 frames, or a rate that is not above 0.
+        ConfigError: fewer than 0 frames, a rate that is not above 0, or a lead below 0 or without a queue.
     """
     if frames < 0 or frame_rate <= 0:
         raise ConfigError(f"interleave: need frames from 0 and a rate above 0, got {frames} and {frame_rate}")
+    if lead < 0 or (lead and not queue):
+        raise ConfigError(f"interleave: need a lead from 0, and words that wait (queue=True) with it, got {lead}")
     if words is None:
         return [unknown] * frames
     row = [pad] * frames
     lasting = sorted((word for word in words if word.end > max(word.start, ahead)), key=lambda word: word.start)
-    begins = [max(0, math.floor((word.start - ahead) * frame_rate)) for word in lasting]
+    starts = _leading(lasting, lead) if lead else [word.start for word in lasting]
+    begins = [max(0, math.floor((start - ahead) * frame_rate)) for start in starts]
     written = 0  # the first frame that no word has been written to yet
     for number, word in enumerate(lasting):
         begin = max(begins[number], written) if queue else begins[number]
@@ -73,6 +80,17 @@ def interleave(
     if known is not None and known < frames:
         row[max(known, 0) :] = [unknown] * (frames - max(known, 0))
     return row
+
+
+def _leading(words: Sequence[Word], lead: float) -> list[float]:
+    """When words that may come early are due."""
+    due, first, end = list[float](), 0.0, -math.inf
+    for word in words:
+        if word.start - end >= BREAK:
+            first = word.start
+        due.append(max(first, word.start - lead))
+        end = word.end
+    return due
 
 
 def window(words: Sequence[Word], *, start: float, seconds: float) -> list[Word]:

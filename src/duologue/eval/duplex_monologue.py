@@ -71,6 +71,8 @@ def scored(model: object, case: Case) -> Scored:
         frame_rate=rate,
         pad=c.padding_id,
         end_of_pad=c.end_padding_id,
+        queue=bool(c.text_lead),
+        lead=c.text_lead / rate,
     )
     codes_1KT = torch.cat([torch.tensor([text]), own_KT[:, :frames], heard_KT[:, :frames]])[None]
     with torch.inference_mode():

@@ -175,7 +175,8 @@ class Rows:
             end_of_pad=c.end_padding_id,
             unknown=ZERO,
             ahead=ahead,
-            queue=self.queue,
+            queue=self.queue or bool(c.text_lead),
+            lead=c.text_lead / self.frame_rate,
         )
         codes_TK = talk.cache[talk.id]["codes"][begin : begin + frames]
         first = c.own_codebooks if side == USER else 0

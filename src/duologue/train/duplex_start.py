@@ -73,6 +73,7 @@ def begin(
     codec: str,
     acoustic_delay: int | None,
     hear_delay: int | None = None,
+    text_lead: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Beginning:
     """
@@ -81,13 +82,14 @@ def begin(
         codec: a codec folder; empty: that of `start`.
         acoustic_delay: frames by which the further codebooks come after the first; None: as `start` has it, else 1.
         hear_delay: see MoshiConfig; a start without that head is given one. None: as `start` has it, else none.
+        text_lead: see MoshiConfig. None: as `start` has it, else 0.
         dtype: of the weights of `start`; a new model is in float32.
     Raises:
         ConfigError: neither a start nor a new model, or parts that do not fit. TrainError, CheckpointError: what is
             named is not there, or of another kind.
     """
     if start:
-        return _from_folder(start, codec, acoustic_delay, hear_delay, dtype)
+        return _from_folder(start, codec, acoustic_delay, hear_delay, text_lead, dtype)
     if not codec or bool(new.llm) == bool(new.temporal):
         raise ConfigError("DuplexTask: need `start`, or a `codec` and `new` with a llm or with a shape, `temporal`")
     mimi = load_codec(codec)
@@ -102,7 +104,7 @@ def begin(
         tokenizer, kept = trimmed(load_tokenizer(find(new.tokenizer)), new.pieces)
         temporal = replace(new.temporal, context=new.context)
     config = moshi_config(temporal, new.depth, mimi.config, text=len(kept), delay=acoustic_delay)
-    model = MoshiModel(replace(config, hear_delay=hear_delay))
+    model = MoshiModel(replace(config, hear_delay=hear_delay, text_lead=text_lead or 0))
     if model.hear is not None:
         for name, weight_DD in _hearing(config.temporal.dim).items():
             model.get_parameter(name).data.copy_(weight_DD)
@@ -118,7 +120,12 @@ def _hearing(dim: int) -> dict[str, Tensor]:
 
 
 def _from_folder(
-    name: str, codec: str, acoustic_delay: int | None, hear_delay: int | None, dtype: torch.dtype
+    name: str,
+    codec: str,
+    acoustic_delay: int | None,
+    hear_delay: int | None,
+    text_lead: int | None,
+    dtype: torch.dtype,
 ) -> Beginning:
     folder, published = open_model(find(name)), None
     if folder.family == "moshi_release":
@@ -131,6 +138,8 @@ def _from_folder(
     language = config.language_model
     if acoustic_delay is not None:
         language = replace(language, delays=delays(language.own_codebooks, language.heard_codebooks, acoustic_delay))
+    if text_lead is not None:
+        language = replace(language, text_lead=text_lead)
     if hear_delay is not None:
         if published:
             raise ConfigError(f"{name}: a published model has no head for what it hears; leave hear_delay out")

@@ -52,9 +52,11 @@ class DuplexTask:
     hear_delay: int | None = None  # frames; not None: the model also learns to write down what it hears (MoshiConfig)
     heard_drop: float = 0.0  # of the rows, whose heard codebooks from a drawn one on are missing
     unheard: float = 0.0  # of the rows, that lack all of the user's sound: only what the head wrote of it is there
+    text_lead: int | None = None  # frames; see MoshiConfig; None: as it was, or 0
     unread: float = 0.2  # of the pieces that the head wrote and the model reads again: so many are missing; 1: all
     misread: float = 0.2  # and so many are wrong
     misspoken: float = 0.0  # of the frames, whose own codes from a drawn one on the model is told to be those of others
+    unspoken: float = 0.0  # of the rows, in which it is told nothing of its own sound
     acoustic_delay: int | None = None  # frames between a side's first codebook and the others; None: as it was, or 1
     rows: int = 8  # in a micro-batch
     seconds: float = 30.0  # of a row
@@ -76,7 +78,7 @@ class DuplexTask:
 
     def __post_init__(self):
         shares = [self.apart, self.heard_drop, self.text_share, self.words_share, self.text_mask, self.still_share]
-        shares += [self.unheard, self.unread, self.misread, self.misspoken]
+        shares += [self.unheard, self.unread, self.misread, self.misspoken, self.unspoken]
         shares += [self.unread + self.misread, self.text_share + self.words_share]
         if not all(0 <= share <= 1 for share in shares) or not 0 < self.depth_share <= 1:
             raise ConfigError(f"DuplexTask: need shares from 0 to 1, and of depth above 0, got {self}")
@@ -148,6 +150,7 @@ class _Conversing:
             codec=c.codec,
             acoustic_delay=c.acoustic_delay,
             hear_delay=c.hear_delay,
+            text_lead=c.text_lead,
             dtype=dtype,
         )
         self._kept = _Sides(made.model.config, made.mimi, made.tokenizer, made.tokenizer_name, made.encode, made.family)
@@ -254,13 +257,16 @@ class _Conversing:
 
     def _misspeak(self, codes_BKT: Tensor, rng: np.random.Generator) -> Tensor:
         """Own sound as a model might say it that makes mistakes."""
-        if not self.config.misspoken:
+        c = self.config
+        if not (c.misspoken or c.unspoken):
             return codes_BKT
         own, (B, _, T) = self.sides.config.own_codebooks, codes_BKT.shape
-        first_BT = np.where(rng.random((B, T)) < self.config.misspoken, rng.integers(0, own, (B, T)), own)
+        first_BT = np.where(rng.random((B, T)) < c.misspoken, rng.integers(0, own, (B, T)), own)
         wrong_BKT = torch.from_numpy(np.arange(own)[:, None] >= first_BT[:, None])
         codes_BKT, own_BKT = codes_BKT.clone(), codes_BKT[:, 1 : 1 + own]
-        codes_BKT[:, 1 : 1 + own] = torch.where(wrong_BKT, own_BKT[..., torch.from_numpy(rng.permutation(T))], own_BKT)
+        own_BKT = torch.where(wrong_BKT, own_BKT[..., torch.from_numpy(rng.permutation(T))], own_BKT)
+        own_BKT[torch.from_numpy(rng.random(B) < c.unspoken)] = ZERO
+        codes_BKT[:, 1 : 1 + own] = own_BKT
         return codes_BKT
 
     def _misread(self, heard_BT: Tensor, rng: np.random.Generator) -> Tensor:

@@ -89,6 +89,7 @@ class MoshiConfig:
     extra_head_dim: int = 6
     # frames after which a head writes down a word that began to be heard; it reads what it wrote. None: no head
     hear_delay: int | None = None
+    text_lead: int = 0  # frames by which own words may come before their sound once a turn has begun; training's
     conditions: tuple[ConditionConfig, ...] = ()  # added to the input of every step
 
     def __post_init__(self):
