@@ -64,8 +64,8 @@ def test_with_a_lead_words_come_as_soon_as_their_turn_has_begun():
 
 
 def test_a_lead_does_not_reach_over_a_silence():
-    words = [word("A", 1), word("B", 3), word("C", 12), word("D", 15)]
-    assert row(words, 17, queue=True, lead=4.0) == [E, A, B, P, P, P, P, P, P, P, P, E, C, D, P, P, P]
+    words = [word("A", 0), word("B", 3), word("C", 19), word("D", 22)]
+    assert row(words, 24, queue=True, lead=4.0) == [A, B, *[P] * 16, E, C, D, P, P, P]
 
 
 def test_a_lead_needs_words_that_wait():

@@ -33,7 +33,7 @@ from duologue.models.moshi.released import save_moshi
 from duologue.train import OptimizerConfig, duplex_data, train
 from duologue.train.duplex_data import code
 from duologue.train.duplex_losses import tell
-from duologue.train.duplex_start import REREAD_GAIN, NewModel, begin, trimmed, window_config, word_encoder
+from duologue.train.duplex_start import READ, NewModel, begin, trimmed, window_config, word_encoder
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +253,8 @@ def test_held_out_rows_read_what_the_head_writes_only_where_training_does(folder
 def test_a_model_that_goes_on_may_be_given_the_head_for_what_it_hears(folder, whole):
     model = duplex_task(folder, start=str(whole / "export"), codec="", hear_delay=5).make().build()
     assert torch.equal(model.hear.weight, torch.eye(len(model.hear.weight)))
-    assert torch.equal(model.reread.weight, REREAD_GAIN * model.hear.weight)
+    read_VD = model.reread(model.text_embedding.table.weight)
+    torch.testing.assert_close(read_VD.square().mean().sqrt(), torch.tensor(READ))
     z = torch.randn(3, model.config.temporal.dim)
     torch.testing.assert_close(model.score_heard(z), model.text_head(z))
 
@@ -459,6 +460,26 @@ def test_a_language_model_says_the_same_as_the_temporal_transformer(folder, laye
     known = text.vocab_size
     assert made.model.config.text_vocab == known + 2
     torch.testing.assert_close(scores[..., :known], wanted[..., :known], rtol=1e-5, atol=1e-6)
+
+
+def test_pieces_may_begin_louder_and_paddings_do_not(folder):
+    made = [
+        begin(
+            NewModel(llm=str(folder / "llama"), depth=DEPTH, loud=loud),
+            start="",
+            codec=str(folder / "codec"),
+            acoustic_delay=1,
+            hear_delay=3,
+        ).model
+        for loud in (1.0, 4.0)
+    ]
+    plain_VD, loud_VD = (model.text_embedding.table.weight for model in made)
+    pieces = made[0].config.padding_id
+    torch.testing.assert_close(loud_VD[:pieces], 4 * plain_VD[:pieces])
+    torch.testing.assert_close(loud_VD[pieces:], plain_VD[pieces:])
+    for model in made:
+        read_VD = model.reread(model.text_embedding.table.weight)
+        torch.testing.assert_close(read_VD.square().mean().sqrt(), torch.tensor(READ), msg="read again as loud in both")
 
 
 def test_a_tokenizer_that_stops_merging_early_keeps_its_pieces(tmp_path):

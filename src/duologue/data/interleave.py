@@ -21,7 +21,7 @@ FRAME_RATE = 12.5  # frames a second
 PAD = 3  # nothing is said, or the word that was begun is still being said
 END_OF_PAD = 0  # a word begins in the next frame
 UNKNOWN = -1  # embeds to zero
-BREAK = 0.5  # seconds of silence between two words, with which something new begins
+BREAK = 1.0  # seconds of silence between two words, with which something new begins
 
 
 def interleave(

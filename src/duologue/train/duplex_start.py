@@ -37,7 +37,7 @@ from duologue.nn.window_transformer import WindowConfig
 from duologue.train.parts import find, load_language_model
 
 LOUDNESS = 0.12  # root mean square of a frame's semantic and acoustic embedding to begin with; of SmolLM2's words 0.12
-REREAD_GAIN = 4.0  # times as loud as own words is what was heard to begin with: it comes with the sound of both sides
+READ = 0.45  # of what was heard and is read again, to begin with: it comes with the sound of both sides
 ADDED = ("<|padding|>", "<|end_padding|>")  # behind the tokenizer's own: no word is written; one begins next
 
 
@@ -52,6 +52,7 @@ class NewModel:
     tokenizer: str = ""  # a tokenizer.json, without a language model
     depth: DepthConfig = field(default_factory=DepthConfig)  # as many steps as a side has codebooks, or as both have
     context: int = 3000  # frames that it sees
+    loud: float = 1.0  # times that the language model's pieces are as they come with the sound of both sides
 
 
 @dataclass
@@ -105,18 +106,20 @@ def begin(
         temporal = replace(new.temporal, context=new.context)
     config = moshi_config(temporal, new.depth, mimi.config, text=len(kept), delay=acoustic_delay)
     model = MoshiModel(replace(config, hear_delay=hear_delay, text_lead=text_lead or 0))
-    if model.hear is not None:
-        for name, weight_DD in _hearing(config.temporal.dim).items():
-            model.get_parameter(name).data.copy_(weight_DD)
     put_codebooks(model, mimi)
     if new.llm:
         put_language_model(model, llm, layers=new.layers, pieces=kept)
+        model.text_embedding.table.weight.data[: len(kept) - len(ADDED)] *= new.loud
+    if model.hear is not None:
+        for name, weight_DD in _hearing(model.text_embedding.table.weight.data).items():
+            model.get_parameter(name).data.copy_(weight_DD)
     return Beginning(model, mimi, tokenizer.to_str().encode(), TEXT_FILES[0], word_encoder(tokenizer))
 
 
-def _hearing(dim: int) -> dict[str, Tensor]:
+def _hearing(words_VD: Tensor) -> dict[str, Tensor]:
     """How the head for what is heard begins: it scores as the text's does, and what it wrote is read loud."""
-    return {"hear.weight": torch.eye(dim), "reread.weight": REREAD_GAIN * torch.eye(dim)}
+    eye_DD = torch.eye(words_VD.shape[1])
+    return {"hear.weight": eye_DD, "reread.weight": READ / words_VD.float().square().mean().sqrt() * eye_DD}
 
 
 def _from_folder(
@@ -151,7 +154,8 @@ def _from_folder(
         model, where = meta_model(language), f"{folder.path}/{MODEL_FILE}"
         tensors = unpack_int8(folder.tensors(MODEL_FILE), dtype)
         if model.hear is not None:  # one that is new begins with what the text's head makes of it
-            tensors = {name: each.to(dtype) for name, each in _hearing(language.temporal.dim).items()} | tensors
+            begun = _hearing(tensors["text_embedding.table.weight"])
+            tensors = {name: each.to(dtype) for name, each in begun.items()} | tensors
         fill(model, tensors, where=where)
         mimi = mimi_from_tensors(folder.tensors(CODEC_FILE), config.mimi, where=f"{folder.path}/{CODEC_FILE}")
     if codec:
