@@ -14,7 +14,12 @@ from duologue.pipeline import Audio, Pipeline, Text
 
 PROJECT = Path(__file__).parents[1]
 QUESTIONS = PROJECT / "docs" / "samples" / "duplex_questions.flac"  # hibari-child-us
-ANSWERS = ("A cube has eight corners.", "Multiply its length by its width.", "It comes to six dollars.")
+ANSWERS = (
+    "A cube has eight corners.",
+    "A square has four equal sides.",
+    "It comes to six dollars.",
+    "A right angle has ninety degrees.",
+)
 SOUND = 0.01  # root mean square of a frame in which something is said
 
 
@@ -35,7 +40,7 @@ def test_it_answers_questions_of_its_set_when_they_are_over(pipeline):
     asked = load(QUESTIONS, 24_000)
     events = list(pipeline.stream(asked))
     text = "".join(event.text for event in events if isinstance(event, Text))
-    assert sum(answer in text for answer in ANSWERS) >= 2, text
+    assert sum(answer in text for answer in ANSWERS) >= 3, text
     theirs = np.sqrt(np.square(asked[: len(asked) // 1920 * 1920].reshape(-1, 1920)).mean(1)) > SOUND
     mine = loudness(events)[: len(theirs)] > SOUND
     assert mine.sum() > 30
