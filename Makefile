@@ -15,7 +15,7 @@ talk: $(VENV)/run.stamp
 	$(BIN)/duologue talk $(ARGS)
 
 test: $(VENV)/dev.stamp
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 $(ARGS)
 
 test-clients: $(VENV)/clients.stamp
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "browser or clients" $(ARGS)
@@ -24,7 +24,7 @@ check: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 $(ARGS)
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/duologue bench $(ARGS)
