@@ -292,17 +292,17 @@ def threads(monkeypatch):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("wanted,duplex,count", [(None, False, 2), (None, True, 3), (1, False, 1), (2, True, 2)])
-def test_a_thread_is_left_to_the_network_unless_told_otherwise(threads, wanted, duplex, count):
-    cli._use_threads(wanted, duplex=duplex)
+@pytest.mark.parametrize("wanted,count", [(None, 2), (1, 1), (3, 3)])
+def test_a_thread_is_left_to_the_network_unless_told_otherwise(threads, wanted, count):
+    cli._use_threads(wanted)
     assert torch.get_num_threads() == count
 
 
 def test_what_the_environment_says_of_threads_holds_and_there_is_always_one(threads):
     threads.setenv("OMP_NUM_THREADS", "3")
-    cli._use_threads(None, duplex=False)
+    cli._use_threads(None)
     assert torch.get_num_threads() == 3
     threads.delenv("OMP_NUM_THREADS")
     torch.set_num_threads(1)
-    cli._use_threads(None, duplex=False)
+    cli._use_threads(None)
     assert torch.get_num_threads() == 1

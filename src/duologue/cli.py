@@ -504,7 +504,7 @@ def _serve(
     listener, keys = door
     host, port = listener.getsockname()[:2]
     shown = "localhost" if host in ("127.0.0.1", "::1", "0.0.0.0", "::") else host
-    _use_threads(threads, duplex=pipeline.model.spec.duplex)
+    _use_threads(threads)
     server = Server(pipeline, keys=keys, **options)
     what = f"talk to {pipeline.name}" if page else f"{pipeline.name} for {server.config.max_sessions} conversations"
     _say(f"{what} at http{'s' if pair[0] else ''}://{shown}:{port}  (Ctrl-C ends it)")
@@ -512,17 +512,17 @@ def _serve(
     _say("stopped")
 
 
-def _use_threads(wanted: int | None, *, duplex: bool) -> None:
+def _use_threads(wanted: int | None) -> None:
     """How many threads torch computes with from now on.
 
     Args:
-        wanted: None: for a turn family one fewer than there are, unless OMP_NUM_THREADS says how many. Its work is many
-            small products, and a thread that waits at each of them for another one, which has the network to serve,
-            takes longer than one alone. A duplex family's are larger and on the clock: all.
+        wanted: None: one fewer than there are, unless OMP_NUM_THREADS says how many. A model's step is many small
+            products, and a thread that waits at each of them for another one, which has the network to serve, takes
+            longer than one alone.
     """
     import torch
 
-    if wanted is None and not duplex and "OMP_NUM_THREADS" not in os.environ:
+    if wanted is None and "OMP_NUM_THREADS" not in os.environ:
         wanted = max(1, torch.get_num_threads() - 1)
     if wanted is not None:
         torch.set_num_threads(wanted)

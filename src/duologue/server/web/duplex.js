@@ -93,7 +93,7 @@ const EVENTS = {
   "session.output_audio.delta": (talk, { delta }) => talk.player?.flow(STREAM, fromBase64(delta)),
   "session.output_transcript.delta": (talk, { delta }) => {
     const sounds = performance.now() + talk.ahead * 1000 + (talk.player?.latency ?? 0);
-    talk.waves.say(delta.trim(), sounds);
+    talk.waves.say(delta, sounds);
     const turn = talk.turn("it");
     turn.says(turn.said ? delta : delta.trimStart());
     clearTimeout(talk.over);

@@ -7,6 +7,8 @@ const PITCH = 5; // pixels from bar to bar
 const BEHIND = 140; // ms by which the picture lags, so that what it shows is complete
 const KEPT = 512; // bars
 const LANE = 18; // pixels
+const WORD = 40; // pixels between pieces of a word, at most
+const FRAME = 30; // ms from picture to picture, at least: the model may compute on the same machine
 
 export class Waves {
   constructor(canvas) {
@@ -16,6 +18,7 @@ export class Waves {
     this.said = []; // words, and when they sound
     this.still = matchMedia("(prefers-reduced-motion: reduce)");
     this.until = 0; // when the last of it has left the picture
+    this.drawn = -FRAME; // when it was drawn last
     new ResizeObserver(() => this.draw()).observe(canvas);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
   }
@@ -38,9 +41,9 @@ export class Waves {
     this.wake(to);
   }
 
-  /** Writes a word where the model says it, in ms. */
+  /** Writes a piece of text where the model says it, in ms; with a space before it where it begins a word. */
   say(text, at) {
-    if (!text) return;
+    if (!text.trim()) return;
     this.said.push({ text, at });
     if (this.said.length > KEPT) this.said.shift();
     this.wake(at);
@@ -54,8 +57,12 @@ export class Waves {
   }
 
   loop() {
-    this.draw();
-    this.going = performance.now() < this.until;
+    const now = performance.now();
+    if (now - this.drawn >= FRAME) {
+      this.drawn = now;
+      this.draw();
+    }
+    this.going = now < this.until;
     if (!this.going) return;
     if (this.still.matches) setTimeout(() => this.loop(), 500);
     else requestAnimationFrame(() => this.loop());
@@ -89,17 +96,18 @@ export class Waves {
     for (const { from, to, text } of this.marks) this.bracket(pen, x(from), x(to), middle, text, colour);
   }
 
-  /** Words stand where they sound, or behind the one before. */
+  /** Words stand where they sound, or behind the one before; pieces of a word stand together. */
   words(pen, x, height, colour) {
     pen.font = "600 11px system-ui, sans-serif";
     pen.textAlign = "left";
     pen.fillStyle = colour("--it");
     let free = -Infinity;
     for (const { text, at } of this.said) {
-      const left = Math.max(x(at), free);
-      free = left + pen.measureText(text).width + 4;
+      const shown = text.trim(), goes = shown === text && x(at) - free < WORD;
+      const left = goes ? free : Math.max(x(at), free + 4);
+      free = left + pen.measureText(shown).width;
       if (free < 0 || left > this.canvas.clientWidth) continue;
-      pen.fillText(text, left, height - 4);
+      pen.fillText(shown, left, height - 4);
     }
   }
 
