@@ -182,7 +182,7 @@ def official(context: Context, *, real_time: bool = False) -> Outcome:
     root = context.cache / OFFICIAL
     there = [folder for folder in FOLDERS if (root / folder).is_dir()]
     if not there:
-        return Outcome(values={}, count=0, details={"left out": f"there is no folder of Full-Duplex-Bench in {root}"})
+        return Outcome(values={}, count=0, details={"left out": f"there is no folder {OFFICIAL} beside the test sets"})
     values: Values = {}
     rows: list[Found] = []
     for folder in there:
