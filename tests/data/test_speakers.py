@@ -61,6 +61,20 @@ def test_rate_and_pitch_reach_the_program(monkeypatch):
     assert "duration_stretch=0.5000" in flite and "int_f0_target_mean=150.00" in flite
 
 
+def test_a_command_is_played_as_a_tape():
+    slow, fast = (make_speaker(dataclasses.replace(TONES, speed=(speed, speed))) for speed in (1.0, 1.25))
+    plain, higher = slow.speak("hello", 1), fast.speak("hello", 1)
+    assert len(higher) == pytest.approx(len(plain) / 1.25, rel=0.01)
+
+    def strongest(sound):
+        return np.abs(np.fft.rfft(sound)).argmax() * slow.sample_rate / len(sound)
+
+    assert strongest(higher) == pytest.approx(1.25 * strongest(plain), rel=0.03)
+    drawn = make_speaker(dataclasses.replace(TONES, speed=(0.8, 1.25)))
+    assert len({len(drawn.speak("hello", seed)) for seed in range(8)}) > 4
+    assert np.array_equal(drawn.speak("hello", 3), drawn.speak("hello", 3))
+
+
 def test_voices_are_drawn_by_weight_and_split():
     voices = (
         dataclasses.replace(TONES, name="often", weight=9.0, splits=("train",)),

@@ -141,5 +141,5 @@ def test_who_stays_without_a_word_loses_the_place():
 
 def test_who_stays_for_good_is_found():
     with watched(EchoModel(LONG)) as (server, _):  # asks nobody whether they are there
-        found = hang(server, hang_ups=0, half_open=2, latest=1.0)
+        found = hang(server, hang_ups=0, half_open=8, latest=1.0)
     assert found.stayed == [None] and not reaches(soak_hangups.outcome(found), "half_open_back")

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from duologue.nn.sampling import draw, luck, penalise, repeats, uniform
+from duologue.nn.sampling import best, draw, luck, penalise, repeats, uniform
 
 
 def drawn(
@@ -63,3 +64,19 @@ def test_a_circle_is_left():
     assert said[0, :6].tolist() == [0, 1, 0, 1, 0, 0]
     grams = [tuple(gram) for gram in said[0].unfold(0, 4, 1).tolist()]
     assert len(set(grams)) == len(grams)
+
+
+@pytest.mark.parametrize(("total", "count"), [(32_000, 25), (2048, 250), (6400, 25), (6401, 25), (64, 1)])
+def test_the_best_of_many_are_those_of_topk(total, count):
+    scores_RV = torch.randn(3, total, generator=torch.Generator().manual_seed(0))
+    scores_RV[1] = -scores_RV[1].sort().values.abs()  # the best ones side by side
+    expected, found = scores_RV.topk(count), best(scores_RV, count)
+    assert torch.equal(found[0], expected.values) and torch.equal(found[1], expected.indices)
+
+
+def test_the_best_with_scores_that_are_ruled_out():
+    scores_RV = torch.full((2, 32_000), float("-inf"))
+    scores_RV[0, [5, 31_999]] = torch.tensor([1.0, 2.0])
+    (values_RN, places_RN) = best(scores_RV, 25)
+    assert places_RN[0, :2].tolist() == [31_999, 5] and values_RN[:, 2:].isinf().all()
+    assert all(len(set(row)) == 25 for row in places_RN.tolist())

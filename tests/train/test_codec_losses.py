@@ -40,9 +40,9 @@ def judges():
 def test_discriminators_learn_to_tell_speech_from_noise(judges):
     real_BN = speech(8)[:, 7 * 1920 :]
     noise_BN = 0.05 * torch.randn(real_BN.shape)
-    optimizer = torch.optim.Adam(judges.parameters(), lr=2e-2, betas=(0.5, 0.9))
+    optimizer = torch.optim.Adam(judges.parameters(), lr=5e-3, betas=(0.5, 0.9))
     before = float(told_apart(judges(real_BN), judges(noise_BN)).detach())
-    for _ in range(60):
+    for _ in range(100):
         loss = told_apart(judges(real_BN), judges(noise_BN))
         optimizer.zero_grad()
         loss.backward()

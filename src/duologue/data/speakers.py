@@ -60,7 +60,7 @@ class Voice:
     command: str = (
         ""  # kind "command": for example "pico2wave -l en-GB -w {out} {text}"; without {text}: standard input
     )
-    speed: Range = ONE  # ratio of the pace
+    speed: Range = ONE  # ratio of the pace; of a command's: as of a tape, on which pitch and resonances go with it
     pitch: Range = ONE  # ratio of f0
     formant: Range = ONE  # ratio of the resonances (hibari only)
     intonation: Range = ONE  # ratio of the movement of f0 around its mean (hibari only)
@@ -77,7 +77,7 @@ class Voice:
             low, high = getattr(self, field)
             if not 0 < low <= high:
                 raise ConfigError(f"Voice {self.name}: {field} needs 0 < low <= high, got {(low, high)}")
-        own = {"hibari": 4, "espeak": 2, "flite": 2, "command": 0}[self.kind]
+        own = {"hibari": 4, "espeak": 2, "flite": 2, "command": 1}[self.kind]
         for field in ("speed", "pitch", "formant", "intonation")[own:]:
             if getattr(self, field) != ONE:
                 raise ConfigError(f"Voice {self.name}: a {self.kind} voice cannot change its {field}")
@@ -243,7 +243,9 @@ class CommandSpeaker:
             raise ConfigError(f"Voice {voice.name}: the command needs {{out}} for the WAV, got {voice.command!r}")
 
     def speak(self, text: str, seed: int) -> Array:
-        return run_command(shlex.split(self.voice.command), text, rate=self.sample_rate, name=self.name)
+        speed = drawn(self.voice.speed, np.random.default_rng(seed))
+        rate = round(self.sample_rate / speed)
+        return run_command(shlex.split(self.voice.command), text, rate=rate, name=self.name)
 
 
 def run_command(command: list[str], text: str, *, rate: int, name: str) -> Array:

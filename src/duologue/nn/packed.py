@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_linear_pointwise: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 ROWS = 16  # that oneDNN's layout is made for; others work as well
 FEW = 2  # rows up to which a transposed matrix is multiplied as it lies
 
 
 class PackedLinear(nn.Module):
-    """`nn.Linear` that cannot be trained. Its state dict is that of the layer it stands for."""
+    """`nn.Linear` that cannot be trained. Its state dict is that of the layer it stands for; for speed, no hooks."""
 
     def __init__(self, layer: nn.Linear, *, transposed: bool = False):
         """
@@ -35,10 +36,13 @@ class PackedLinear(nn.Module):
         self._bias, self.dtype = bias, weight.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.dtype)
+        if x.dtype != self.dtype:
+            x = x.to(self.dtype)
         if self.transposed and x.numel() <= FEW * self.in_features:
             return F.linear(x, self._weight, self._bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, "none", [], "")
+        return _linear_pointwise(x, self._weight, self._bias, "none", [], "")
+
+    __call__ = forward  # nn.Module's own looks for hooks, a microsecond each time
 
     def plain_weight(self) -> Tensor:
         """The matrix as `nn.Linear` has it, a copy."""

@@ -100,14 +100,16 @@ class Int8Matrix(QuantMatrix):
     def _weight_product(self) -> Callable[[Tensor], Tensor]:
         half_scale = self.scale.to(torch.bfloat16)
         int8 = self.int8 = aligned(self._stored())
-        odd = self.shape[1] % 16 != 0
+        inputs, multiply = self.shape[1], torch._weight_int8pack_mm
+        few = EXPAND_FROM * inputs if inputs % 16 == 0 else 0  # numbers of the input below which the kernel is used
 
         def product(x_MD: Tensor) -> Tensor:
-            x_MD = x_MD.bfloat16()
-            if odd or x_MD.shape[0] >= EXPAND_FROM:
+            if x_MD.dtype != torch.bfloat16:
+                x_MD = x_MD.bfloat16()
+            if x_MD.numel() >= few:
                 return F.linear(x_MD, self.expanded(torch.bfloat16))
             # The kernel reads its arguments in aligned blocks, and crashes on others.
-            return torch._weight_int8pack_mm(aligned(x_MD), int8, half_scale)
+            return multiply(aligned(x_MD), int8, half_scale)
 
         return product
 

@@ -7,6 +7,7 @@ layers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +44,15 @@ class Run:
     mask_BTK: Tensor | None  # added to the scores; None: everything may be looked at
 
 
+class _Single(NamedTuple):
+    """One step of one slot in one layer: where its key and value go, and all that is looked at, [1, H, T, D]."""
+
+    k_at: Tensor
+    v_at: Tensor
+    k: Tensor
+    v: Tensor
+
+
 @dataclass(frozen=True)
 class RingPlan:
     """Where one call's steps go and what they may look at."""
@@ -55,6 +65,7 @@ class RingPlan:
     layer_stride: int  # from there to the next layer
     kept: int  # how many of the call's last steps are written
     live_N: Tensor | None = None  # bool, [N, 1]: which of `place_N` are written, where every slot is a row; None: all
+    single: list[_Single] | None = None  # of each layer, where the call is one step of one slot
 
 
 def plan_ring(cache: RingCache, steps: int, live_B: Tensor, *, context: int, frozen: bool = True) -> RingPlan:
@@ -79,11 +90,14 @@ def plan_ring(cache: RingCache, steps: int, live_B: Tensor, *, context: int, fro
         mask = None if exact else _mask(positions_RT[rows], keys, capacity, context, in_place, dtype)
         runs.append(Run(rows, slice(chosen[first], chosen[last - 1] + 1), keys, mask))
 
+    single = None
+    if in_place and steps == 1 and len(chosen) == 1:
+        single = _one_step(cache, chosen[0], filled[0], int(offset_R[0]) % capacity)
     kept = min(steps, capacity)
     slot_R = torch.arange(slots, device=device) if rows_R is None else rows_R
     head_RH = slot_R[:, None] * (layers * heads) + torch.arange(heads, device=device)
     place_N = (head_RH[:, :, None] * capacity + positions_RT[:, None, steps - kept :] % capacity).flatten()
-    return RingPlan(rows_R, positions_RT, runs, in_place, place_N, heads * capacity, kept)
+    return RingPlan(rows_R, positions_RT, runs, in_place, place_N, heads * capacity, kept, single=single)
 
 
 def plan_static(cache: RingCache, live_B: Tensor, *, context: int, keys: int) -> RingPlan:
@@ -110,6 +124,11 @@ def attend_ring(cache: RingCache, layer: int, q_RHTD: Tensor, k_RHTD: Tensor, v_
         [R, T, H * D], in the type of the cache.
     """
     kept = cache.k_BLHTD.dtype
+    if plan.single is not None:  # as few calls as can be
+        one = plan.single[layer]
+        one.k_at.copy_(k_RHTD)
+        one.v_at.copy_(v_RHTD)
+        return attend(q_RHTD.to(kept), one.k, one.v, plan.runs[0].mask_BTK)
     q_RHTD, k_RHTD, v_RHTD = q_RHTD.to(kept), k_RHTD.to(kept), v_RHTD.to(kept)
     if plan.in_place:
         _write(cache, layer, k_RHTD, v_RHTD, plan)
@@ -134,6 +153,12 @@ def advance(cache: RingCache, plan: RingPlan) -> None:
         cache.offset_B += steps
     else:
         cache.offset_B[plan.rows_R] += steps
+
+
+def _one_step(cache: RingCache, slot: int, keys: int, place: int) -> list[_Single]:
+    k, v, one = cache.k_BLHTD[slot : slot + 1], cache.v_BLHTD[slot : slot + 1], slice(place, place + 1)
+    views = (k[..., one, :], v[..., one, :], k[..., :keys, :], v[..., :keys, :])
+    return [_Single(*each) for each in zip(*(view.unbind(1) for view in views), strict=True)]
 
 
 def _write(cache: RingCache, layer: int, k_RHTD: Tensor, v_RHTD: Tensor, plan: RingPlan) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+PIECE = 64  # scores that are looked at together
 _GOLDEN, _FIRST, _SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # as signed 64 bits
 
 
@@ -44,10 +45,26 @@ def draw(logits_RV: Tensor, luck_RN: Tensor, greedy_R: Tensor | None = None) -> 
         luck_RN: see `luck`.
         greedy_R: bool: rows that take the best token; None: none of them.
     """
-    best_RN, ids_RN = logits_RV.float().topk(min(luck_RN.shape[1], logits_RV.shape[1]))
+    best_RN, ids_RN = best(logits_RV.float(), min(luck_RN.shape[1], logits_RV.shape[1]))
     place_R1 = (best_RN + luck_RN[:, : best_RN.shape[1]]).argmax(1, keepdim=True)
     drawn_R = ids_RN.gather(1, place_R1)[:, 0]
     return drawn_R if greedy_R is None else torch.where(greedy_R, logits_RV.argmax(1), drawn_R)
+
+
+def best(scores_RV: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The highest scores and their places, as `topk` has them, [R, count] both.
+
+    Of a few among many, `topk` takes long on a CPU: first the pieces are found in which they must be.
+    """
+    rows, total = scores_RV.shape
+    pieces = total // PIECE
+    if scores_RV.device.type != "cpu" or total % PIECE or pieces < 4 * count:
+        return scores_RV.topk(count)
+    scores_RPE = scores_RV.view(rows, pieces, PIECE)
+    piece_RN = scores_RPE.amax(2).topk(count).indices
+    found_RNE = scores_RPE.gather(1, piece_RN[..., None].expand(-1, -1, PIECE))
+    best_RN, place_RN = found_RNE.flatten(1).topk(count)
+    return best_RN, piece_RN.gather(1, place_RN // PIECE) * PIECE + place_RN % PIECE
 
 
 def penalise(logits_RV: Tensor, recent_RN: Tensor, penalty_R: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ class RMSNorm(nn.RMSNorm):
     _twice: tuple[object, Tensor] | None = None  # the weight beside itself, and which weight that was
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight
-        if self.eps is None or not x.is_cpu or x.dtype != weight.dtype or torch.is_grad_enabled():
+        weight = self._parameters["weight"]
+        if weight is None or self.eps is None or not x.is_cpu or x.dtype != weight.dtype or torch.is_grad_enabled():
             return super().forward(x)
         mark = weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version
         if self._twice is None or self._twice[0] != mark:
@@ -86,7 +86,7 @@ def turns(positions_BT: Tensor, head_dim: int, theta: float) -> Tensor:
 
 def turn(x_BTHD: Tensor, turns: Tensor) -> Tensor:
     """Turns every pair of channels by its position's angle; gives float32."""
-    pairs = torch.view_as_complex(x_BTHD.float().unflatten(-1, (-1, 2)))
+    pairs = torch.view_as_complex(x_BTHD.float().view(*x_BTHD.shape[:-1], -1, 2))
     return torch.view_as_real(pairs * turns).flatten(-2)
 
 

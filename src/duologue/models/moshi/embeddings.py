@@ -45,7 +45,7 @@ class SummedEmbedding(nn.Module):
     def forward(self, ids_BTK: Tensor) -> Tensor:
         first_K = torch.arange(0, self.streams * self.rows, self.rows, device=ids_BTK.device)
         x_BTKD = self.table(ids_BTK.clamp_min(0) + first_K)
-        return ((ids_BTK >= 0).to(x_BTKD.dtype)[..., None, :] @ x_BTKD)[..., 0, :]
+        return (x_BTKD * (ids_BTK >= 0)[..., None]).sum(-2)
 
 
 def masked(x: Tensor, keep: Tensor) -> Tensor:
