@@ -38,6 +38,21 @@ def anybody() -> Voice:
     return dataclasses.replace(person, name="hibari-anybody-us", pitch=(0.45, 1.2), formant=(0.8, 1.08))
 
 
+def machines() -> tuple[Voice, ...]:
+    """Synthesisers of other makers (Debian's pico, flite, espeak-ng and festival), each of them many people: played
+    faster or slower, as a tape."""
+    flite = [(f"flite-{v}", f"flite -voice {v} -t {{text}} -o {{out}}", w) for v, w in (("rms", 1.5), ("awb", 1.0))]
+    espeak = [(f"espeak-{v}", f"espeak-ng -v {v} -w {{out}} --stdin", 0.4) for v in ("en-us", "en-us+f3", "en-us+m3")]
+    others = [
+        ("pico-us", "pico2wave -l en-US -w {out} {text}", 2.0),
+        ("festival-kal", "text2wave -o {out} -eval '(voice_kal_diphone)'", 0.4),
+    ]
+    return tuple(
+        Voice(kind="command", name=name, command=command, speed=(0.85, 1.25), weight=weight, splits=("train",))
+        for name, command, weight in (*flite, *espeak, *others)
+    )
+
+
 def duplex() -> DialogueConfig:
     """About ten hours."""
     return DialogueConfig(
@@ -91,6 +106,14 @@ def asked() -> DialogueConfig:
         timing=timing,
         channels=dataclasses.replace(base.channels, echo_chance=0.0),
     )
+
+
+def wide() -> DialogueConfig:
+    """As `closed`, and as many asked by synthesisers of other makers."""
+    base = closed()
+    own = dataclasses.replace(anybody(), weight=5.0)
+    voices = (own, *machines(), *(voice for voice in base.voices if "train" not in voice.splits))
+    return dataclasses.replace(base, name="duplex-wide", seed=3, voices=voices)
 
 
 def small() -> DialogueConfig:

@@ -142,3 +142,12 @@ def test_settings_are_json_where_they_parse():
         "listen": "text",
         "a.b": True,
     }
+
+
+def test_a_report_does_not_tell_where_files_lie():
+    words = ["eval", "mimi", "--model", "/home/me/tiny", "-o", "/tmp/x", "--threads", "1", "--cache=/tmp/c", "--set"]
+    assert runner.typed([*words, "a=1"]) == [
+        *("eval", "mimi", "--model", "tiny", "--threads", "1", "--cache=c", "--set", "a=1")
+    ]
+    assert runner.typed(["bench", "--out", "-o", "--quick"]) == ["bench", "--quick"]
+    assert runner.typed(["bench", "--out=here", "--only", "a"]) == ["bench", "--only", "a"]

@@ -266,16 +266,32 @@ def summary(task: Task, found: Mapping[str, Any]) -> str:
 def machine(context: Context) -> dict[str, str]:
     """What the numbers were taken on."""
     return {
-        "model": f"{context.name} ({context.model})",
+        "model": f"{_last(context.name)} ({context.model})",
         "date": _now(),
         "processor": _processor(),
         "cores": f"{os.cpu_count()}, {context.threads} threads used",
         "memory": _memory(),
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "packages": ", ".join(f"{package} {_version(package)}" for package in ("duologue", "torch", "faster-whisper")),
-        "command": " ".join(["duologue", *sys.argv[1:]]),
+        "command": shlex.join(["duologue", *typed(sys.argv[1:])]),
         "quick": "yes: a few items only, the numbers mean little" if context.quick else "no",
     }
+
+
+def typed(words: Sequence[str]) -> list[str]:
+    """What was typed, without where the report goes and where on this machine other files lie."""
+    kept, skip = [], False
+    for word in words:
+        if not skip and word not in ("--out", "-o") and not word.startswith("--out="):
+            option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+            kept.append(option + equals + _last(value))
+        skip = not skip and word in ("--out", "-o")
+    return kept
+
+
+def _last(path: str) -> str:
+    """The last part of a path of this machine; anything else as it is."""
+    return Path(path).name if Path(path).is_absolute() else path
 
 
 def _version(package: str) -> str:
