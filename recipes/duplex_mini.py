@@ -25,7 +25,7 @@ from duologue.train import OptimizerConfig, TrainConfig
 from duologue.train.duplex_losses import LossWeights
 from duologue.train.duplex_start import NewModel
 from duologue.train.duplex_task import DuplexTask
-from duologue.train.duplex_work import DialogueStage, DuplexStage
+from duologue.train.duplex_work import DialogueStage, DuplexStage, TurnsStage
 from duologue.train.mimi_task import MimiTask
 from duologue.train.mimi_work import SpeechStage
 from duologue.train.stages import Work
@@ -207,13 +207,26 @@ def sound(out: str = RUNS) -> TrainConfig:
     )
 
 
+def own_turns(out: str = RUNS) -> TurnsStage:
+    """What the assistant says in conversations, out of silence and into it."""
+    return TurnsStage(name="own_turns", data=f"{out}/data/talks", out=f"{out}/data/turns")
+
+
+def said(out: str = RUNS) -> TrainConfig:
+    """Then just that: until now it began in the middle of words, at any level, with noise under it."""
+    base = sound(out)
+    task = replace(base.task, start=f"{out}/sound/export", data=(f"{out}/data/turns",), as_said=True, rows=2, frames=48)
+    optimizer = replace(base.optimizer, lr=4e-4)
+    return replace(base, name="said", task=task, steps=2500, optimizer=optimizer, out=f"{out}/said")
+
+
 def live(out: str = RUNS) -> TrainConfig:
     """Both sides as they are when it is served, every frame of speech said in full."""
     base = answer(out)
     task = replace(
         base.task,
         start=f"{out}/answer/export",
-        codec=f"{out}/sound/export",
+        codec=f"{out}/said/export",
         apart=0.0,
         heard_drop=0.0,
         words_share=0.0,
@@ -232,7 +245,7 @@ def model(out: str = RUNS) -> DuplexStage:
     """The folder that `duologue serve --model` takes."""
     return DuplexStage(
         name="model",
-        stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "answer", "sound", "live")),
+        stages=tuple(f"{out}/{name}" for name in ("read", "hear", "one", "two", "answer", "sound", "said", "live")),
         data=(f"{out}/data/asked", f"{out}/data/talks"),
         out=f"{out}/model",
         recipe="recipes/duplex_mini.py",
@@ -244,5 +257,6 @@ def model(out: str = RUNS) -> DuplexStage:
 
 def duplex_mini(out: str = RUNS) -> list[TrainConfig | Work]:
     """All of it, in order."""
-    data = [asked(out), talks(out), own_speech(out)]
-    return [*data, read(out), hear(out), one(out), two(out), answer(out), sound(out), live(out), model(out)]
+    data = [asked(out), talks(out), own_speech(out), own_turns(out)]
+    voice = [sound(out), said(out)]
+    return [*data, read(out), hear(out), one(out), two(out), answer(out), *voice, live(out), model(out)]

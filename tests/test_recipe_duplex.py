@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from fake_speakers import hums, recipe
@@ -21,10 +22,13 @@ from duologue.checkpoints import open_model
 from duologue.checkpoints.codecs import save_codec
 from duologue.config import to_dict
 from duologue.data.dialogue import DialogueSource, make_dialogues
-from duologue.errors import TrainError
+from duologue.data.dialogue.manifest import read_conversations
+from duologue.data.manifest import decode_flac, read_rows
+from duologue.errors import DataError, TrainError
 from duologue.eval.voices import is_reserved
 from duologue.train import TrainConfig, train
 from duologue.train.duplex_task import DuplexTask
+from duologue.train.duplex_work import TurnsStage
 from duologue.train.stages import resolve, with_settings
 
 RECIPE = f"{Path(__file__).parents[1] / 'recipes' / 'duplex_mini.py'}:duplex_mini"
@@ -50,6 +54,10 @@ def stages(tmp_path):
             'sound.discriminators={"windows": [128, 64], "channels": 2}',
             "sound.judged=2",
             "sound.frames=4",
+            f"said.codec={json.dumps(to_dict(CODEC))}",
+            'said.discriminators={"windows": [128, 64], "channels": 2}',
+            "said.judged=2",
+            "said.frames=4",
         ],
     )
     return {stage.name: stage for stage in [*made, *training]}
@@ -67,7 +75,9 @@ def save_talks(folder: Path, *, answered: bool = True) -> None:
 
 
 def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
-    wanted = ["asked", "talks", "own_speech", "read", "hear", "one", "two", "answer", "sound", "live", "model"]
+    data = ["asked", "talks", "own_speech", "own_turns"]
+    training = ["read", "hear", "one", "two", "answer", "sound", "said", "live"]
+    wanted = [*data, *training, "model"]
     assert list(stages) == wanted
     tiny.save_llm(tmp_path / "llm", "llama", tiny.LLAMA)
     save_codec(codec(), tmp_path / "codec")
@@ -76,7 +86,8 @@ def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
     save_speech(tmp_path / "data" / "own")
     with pytest.raises(TrainError, match="Run the stages"):
         stages["model"].run()
-    results = {name: train(stages[name]) for name in ("read", "hear", "one", "two", "answer", "sound", "live")}
+    stages["own_turns"].run()
+    results = {name: train(stages[name]) for name in training}
     assert results["read"].evaluation.keys() == {"reading"} and results["hear"].evaluation.keys() == {"heard"}
     assert results["live"].evaluation.keys() >= {"text", "words", "perplexity", "code_1", "right_3", "false_starts"}
     stages["model"].run()
@@ -97,6 +108,28 @@ def test_the_recipe_makes_a_model_that_converses(stages, tmp_path):
         state, live = moshi.init_state(1), torch.tensor([True])
         moshi.listen(state, torch.zeros(1, moshi.spec.input_samples), live)
         assert moshi.speak(state, live).samples_B.tolist() == [1920]
+
+
+def test_turns_of_the_assistant_are_cut_on_whole_frames_out_of_silence(tmp_path):
+    save_talks(tmp_path / "data" / "talks")
+    stage = TurnsStage(name="turns", data=f"{tmp_path}/data/talks", out=f"{tmp_path}/turns", before=6, after=3)
+    stage.run()
+    talks = {row.id: row for row in read_conversations(tmp_path / "data" / "talks")}
+    rows = list(read_rows(tmp_path / "turns"))
+    assert sum(len(row.answer.split()) for row in rows) == sum(
+        len(talk.words_of("assistant")) for talk in talks.values()
+    )
+    for row in rows:
+        talk = talks[row.id.rsplit("-", 1)[0]]
+        channel_FN = talk.sound()[0][: int(talk.seconds * 12.5) * 1920].reshape(-1, 1920)
+        piece_FN = decode_flac(row.answer_audio, 24_000).reshape(-1, 1920)
+        offsets = range(len(channel_FN) - len(piece_FN) + 1)
+        places = [f for f in offsets if np.allclose(channel_FN[f : f + len(piece_FN)], piece_FN, atol=1e-3)]
+        assert places and row.split == talk.split
+        assert not piece_FN[0].any() and np.abs(piece_FN).max() > 0.01
+    with pytest.raises(DataError, match="says nothing"):
+        save_talks(tmp_path / "data" / "asked", answered=False)
+        dataclasses.replace(stage, data=f"{tmp_path}/data/asked", out=f"{tmp_path}/none").run()
 
 
 def test_the_conversations_are_those_of_the_data_recipe_without_voices_of_the_tests(monkeypatch):

@@ -60,6 +60,14 @@ def test_levels_are_drawn_and_silence_is_dithered(data):
         assert float(audio_N.diff().abs().min()) < 10 * DITHER and float((audio_N == 0).float().mean()) < 0.01
 
 
+def test_crops_as_they_were_said_are_beginnings_of_rows_unchanged(folder):
+    train, _ = read([str(folder / "data")], None, frame_steps=4, as_said=True)
+    begins = [train.folders[0].cache[row]["audio"].flatten()[: 5 * 1920] for row in train.folders[0].rows]
+    for seed in range(4):
+        audio_N, _ = train.crop(5, np.random.default_rng(seed))
+        assert any(torch.equal(audio_N, begin.float() / 32_768) for begin in begins)
+
+
 def test_means_look_as_far_ahead_as_back():
     steps_SD = torch.arange(16.0)[:, None]
     assert pooled(steps_SD, 4)[:, 0].tolist() == [2.5, 5.5, 9.5, 12.5]  # the middle ones: of 8 steps around 4 t + 1.5

@@ -52,10 +52,18 @@ class CodecData:
 
     Args:
         spread: mean and standard deviation [D] of what the teacher hears; None: there is no teacher.
+        as_said: rows from their beginning, at their own level, nothing under them: as a model's own speech is coded.
     """
 
-    def __init__(self, folders: Sequence[Folder], *, spread: tuple[Tensor, Tensor] | None, frame_steps: int):
-        self.folders, self.spread, self.frame_steps = folders, spread, frame_steps
+    def __init__(
+        self,
+        folders: Sequence[Folder],
+        *,
+        spread: tuple[Tensor, Tensor] | None,
+        frame_steps: int,
+        as_said: bool = False,
+    ):
+        self.folders, self.spread, self.frame_steps, self.as_said = folders, spread, frame_steps, as_said
         self._odds = [_odds(folder) for folder in folders]
 
     def crop(self, frames: int, rng: np.random.Generator) -> tuple[Tensor, Tensor | None]:
@@ -67,12 +75,13 @@ class CodecData:
             folder = self.folders[index]
             row = folder.cache[folder.rows[int(np.searchsorted(self._odds[index], rng.random()))]]
             count = len(row["audio"])
-            begin = int(rng.integers(0, max(1, count - steps + 1)))
+            begin = 0 if self.as_said else int(rng.integers(0, max(1, count - steps + 1)))
             parts.append({name: value[begin : begin + steps] for name, value in row.items()})
             steps -= len(parts[-1]["audio"])
         audio_N = torch.cat([part["audio"] for part in parts]).flatten().float() / 32_768
-        level = 10 ** (rng.uniform(*LEVELS) / 20) / max(active_rms(audio_N.numpy()), 1e-4)
-        audio_N = audio_N * level + DITHER * torch.from_numpy(rng.standard_normal(len(audio_N), np.float32))
+        if not self.as_said:
+            level = 10 ** (rng.uniform(*LEVELS) / 20) / max(active_rms(audio_N.numpy()), 1e-4)
+            audio_N = audio_N * level + DITHER * torch.from_numpy(rng.standard_normal(len(audio_N), np.float32))
         if self.spread is None:
             return audio_N.clamp(-1, 1), None
         mean_D, spread_D = self.spread
@@ -107,6 +116,7 @@ def read(
     *,
     shares: Sequence[float] = (),
     frame_steps: int,
+    as_said: bool = False,
     cache: str = "",
     splits: Sequence[str] = ("train", "dev"),
 ) -> list[CodecData]:
@@ -115,6 +125,7 @@ def read(
     Args:
         teacher: None: nobody teaches.
         shares: how much of the crops each folder gives; empty: as much as it has.
+        as_said: see `CodecData`.
     Raises:
         DataError: no folder, or no row of a split in any of them; or other shares than folders.
     """
@@ -144,7 +155,7 @@ def read(
         parts = [Folder(part.cache, part.rows, part.share / total) for part in parts]
         if not found and teacher is not None:
             spread = _spread(parts)
-        found.append(CodecData(parts, spread=spread, frame_steps=frame_steps))
+        found.append(CodecData(parts, spread=spread, frame_steps=frame_steps, as_said=as_said))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,15 @@ import torch
 from duologue import config as configs
 from duologue.checkpoints import open_model, save_model
 from duologue.checkpoints.codecs import halved
-from duologue.errors import TrainError
+from duologue.data.dialogue.manifest import read_conversations
+from duologue.data.dialogue.texts import ASSISTANT
+from duologue.data.manifest import ANSWER_RATE, Turn, encode_flac, shard_name, write_shard
+from duologue.errors import DataError, TrainError
 from duologue.models.moshi.generation import Sampling
 from duologue.models.moshi.loading import CODEC_FILE, MODEL_FILE, TEXT_FILES, DType, FamilyConfig
 from duologue.nn.quant import pack_int8
 from duologue.train.loop import Result
+from duologue.train.mimi_work import SHARD
 from duologue.train.stages import find
 
 
@@ -33,6 +38,63 @@ class DialogueStage:
         from duologue.data.dialogue import make_dialogues
 
         make_dialogues(configs.override(find(self.recipe)(), list(self.settings)), Path(self.out))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnsStage:
+    """The assistant's turns, cut out of conversations as rows of a data folder: what a codec for its voice learns from.
+
+    Each has silence before and after it, as in the conversation, and begins on the same place of a frame.
+    """
+
+    name: str
+    data: str  # a folder of conversations
+    out: str
+    frame: int = 1920  # samples of the codec's frame at 24 kHz
+    before: int = 10  # frames of silence, at most
+    after: int = 5
+    rows: int = 0  # at most so many; 0: all
+
+    def run(self) -> None:
+        out, done = Path(self.out), Path(self.out) / "done.json"
+        if done.exists() and json.loads(done.read_text(encoding="utf-8")) == configs.to_dict(self):
+            return
+        found, shards, count = list[Turn](), 0, 0
+        for turn in itertools.islice(self._turns(), self.rows or None):
+            found.append(turn)
+            count += 1
+            if len(found) == SHARD:
+                write_shard(out / "shards" / shard_name(shards), found)
+                found, shards = [], shards + 1
+        if not count:
+            raise DataError(f"{self.data}: the assistant says nothing in these conversations")
+        if found:
+            write_shard(out / "shards" / shard_name(shards), found)
+        configs.save(self, done)
+
+    def _turns(self) -> Iterator[Turn]:
+        for row in read_conversations(Path(self.data)):
+            spoken = [each for each in row.utterances_made() if each.role == ASSISTANT]
+            words, audio_N = row.words_of(ASSISTANT), row.sound()[0]
+            free = 0  # up to here the channel belongs to the turn before
+            for number, turn in enumerate(spoken):
+                next_start = spoken[number + 1].start * ANSWER_RATE if number + 1 < len(spoken) else len(audio_N)
+                start, end = (round(each * ANSWER_RATE / self.frame) for each in (turn.start, turn.end))
+                last = min(end + 1 + self.after, int(next_start) // self.frame)
+                first, free = max(start - self.before, free), last
+                said = [word.text for word in words if turn.start - 0.01 <= word.start < turn.end]
+                if last <= start or not said:
+                    continue
+                piece_N = audio_N[first * self.frame : last * self.frame]
+                yield Turn(
+                    id=f"{row.id}-{number}",
+                    split=row.split,
+                    source=row.source,
+                    answer=" ".join(said),
+                    answer_audio=encode_flac(piece_N, ANSWER_RATE),
+                    answer_seconds=len(piece_N) / ANSWER_RATE,
+                    answer_speaker=row.assistant,
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

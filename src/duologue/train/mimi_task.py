@@ -60,6 +60,7 @@ class MimiTask:
     discriminators: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     rows: int = 16  # crops in a micro-batch
     frames: int = 150  # of a crop
+    as_said: bool = False  # crops are rows from their beginning, as loud as they are, nothing under them
     judged: int = 0  # frames of each crop that the discriminators hear; 0: all
     mel: float = 0.0  # shares of the gradient at the codec's sound; all of them 0: none is made
     adversarial: float = 4.0
@@ -181,7 +182,12 @@ class _Coding:
         """For training and held out."""
         c = self.config
         train, dev = codec_data.read(
-            c.data, self._teacher, shares=c.shares, frame_steps=c.codec.frame_samples // STEP, cache=c.cache
+            c.data,
+            self._teacher,
+            shares=c.shares,
+            frame_steps=c.codec.frame_samples // STEP,
+            as_said=c.as_said,
+            cache=c.cache,
         )
         return train, dev
 
