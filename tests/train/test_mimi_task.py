@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from train.mortal import killed, script
 from train.toy import steps
 
 from duologue.checkpoints.codecs import load_codec
+from duologue.codecs.rvq import SplitQuantizer
 from duologue.errors import ConfigError
 from duologue.train import train
 from duologue.train.mel_loss import FLOOR
@@ -149,12 +151,18 @@ def test_codes_are_learnt_from_a_sketch_before_there_is_sound(folder, tmp_path):
     assert last < 0.9 * first and not any(line["revived"] for line in lines)
     start = str(tmp_path / names[0] / "export")
     assert not any(load_codec(start).quantizer.begun(3))
-    module = mimi_task(folder, start=start, **SKETCHED).make().build()
+    task = mimi_task(folder, start=start, **SKETCHED).make()
+    module = task.build()
+    task.begin(module)
     assert all(module.mimi.quantizer.begun(3)) and module.training
     fresh = mimi_task(folder, **SKETCHED).make().build()
     same = dict(fresh.sketch.named_parameters())
     assert not any(torch.equal(p, same[name]) for name, p in module.sketch.named_parameters() if p.dim() > 1)
-    train(mimi_config(folder, tmp_path / names[1], start=start, steps=3, **SKETCHED))
+    run = mimi_config(folder, tmp_path / names[1], start=start, steps=3, save_every=1, **SKETCHED)
+    train(run)
+    with pytest.MonkeyPatch.context() as patch:  # a run that goes on has its codebooks
+        patch.setattr(SplitQuantizer, "begin", lambda *_, **__: pytest.fail("codebooks begin again"))
+        train(dataclasses.replace(run, steps=4), resume=True)
     before, after = exported(tmp_path / names[0]), exported(tmp_path / names[1])
     moved = {name.split(".")[0] for name, value in before.items() if not torch.equal(value, after[name])}
     assert {"encoder", "quantizer", "decoder_transformer"} <= moved and "decoder" not in moved, moved

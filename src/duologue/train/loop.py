@@ -38,7 +38,10 @@ MAY_CHANGE = {"steps", "eval_every", "save_every", "log_every", "keep", "out", "
 
 
 class Task(Protocol):
-    """What is trained, on what, and how it is judged. A task knows nothing of steps, rates, files or processes."""
+    """What is trained, on what, and how it is judged. A task knows nothing of steps, rates, files or processes.
+
+    It may have one more, `begin(module)`: what a new run does to the module once, and one that goes on does not.
+    """
 
     def build(self) -> nn.Module:
         """The module, frozen parts with `requires_grad` off. The same weights at each call (the loop seeds torch)."""
@@ -187,8 +190,11 @@ class Run:
         if found:
             self._check_same(read(found[-1])["config"])
         seed_all(config.seed, 0)
+        built = self.task.build()
+        if not found and hasattr(self.task, "begin"):
+            self.task.begin(built)
         self.wrapped, optimizer = self.processes.prepare(
-            _Step(self.task, self.task.build()), lambda module: make_optimizer(_inner(module), config.optimizer)
+            _Step(self.task, built), lambda module: make_optimizer(_inner(module), config.optimizer)
         )
         module = _inner(self.wrapped)
         self.state = TrainState(module, optimizer, Ema(module, config.ema) if config.ema else None)

@@ -208,14 +208,17 @@ class _Coding:
             load_part(module.semantic_head, SEMANTIC_HEAD, Path(c.start))
         if module.sketch is not None and (Path(c.start) / f"{SKETCH}.json").is_file():
             load_part(module.sketch, SKETCH, Path(c.start))
-        if c.quantized and not c.decoder_only and not all(mimi.quantizer.begun(c.codec.num_codebooks)):
-            self._begin_codebooks(module.eval())
         return module.train()
 
     @torch.no_grad()
-    def _begin_codebooks(self, module: Training) -> None:
-        """From crops of the training that no step will see."""
+    def begin(self, module: nn.Module) -> None:
+        """Codebooks that have not begun begin by k-means, from crops of the training that no step will see."""
+        assert isinstance(module, Training)
         c = self.config
+        waiting = c.start and c.quantized and not all(module.mimi.quantizer.begun(c.codec.num_codebooks))
+        if c.decoder_only or not waiting:
+            return
+        module.eval()
         crops, rng = -(-PER_CODE * c.codec.quantizer.codebook_size // c.frames), np.random.default_rng(1)
         batches = (self._data[0].batch(c.rows, c.frames, rng) for _ in range(-(-crops // c.rows)))
         bar, found = Bar("codebooks", step=0, steps=crops, every=10 * c.rows), list[Tensor]()
@@ -225,6 +228,7 @@ class _Coding:
         bar.close()
         x_BTD = torch.cat(found)
         module.mimi.quantizer.begin(x_BTD, c.codec.num_codebooks, step=c.rows * c.frames)
+        module.train()
 
     def batches(self, seed: int, position: int) -> Iterator[Any]:
         return self._data[0].batches(self.config.rows, self.config.frames, seed=seed, position=position)
