@@ -41,15 +41,26 @@ def anybody() -> Voice:
 def machines() -> tuple[Voice, ...]:
     """Synthesisers of other makers (Debian's pico, flite, espeak-ng and festival), each of them many people: played
     faster or slower, as a tape."""
-    flite = [(f"flite-{v}", f"flite -voice {v} -t {{text}} -o {{out}}", w) for v, w in (("rms", 1.5), ("awb", 1.0))]
-    espeak = [(f"espeak-{v}", f"espeak-ng -v {v} -w {{out}} --stdin", 0.4) for v in ("en-us", "en-us+f3", "en-us+m3")]
-    others = [
-        ("pico-us", "pico2wave -l en-US -w {out} {text}", 2.0),
-        ("festival-kal", "text2wave -o {out} -eval '(voice_kal_diphone)'", 0.4),
-    ]
+    cmu, gpl = "CMU (BSD-like)", "GPL-3.0-or-later program; its output is free"
+    espeak = "espeak-ng -v {voice} -w {{out}} --stdin"
+    programs = (
+        ("pico-us", "pico2wave -l en-US -w {out} {text}", 2.0, "Apache-2.0 (voice data without its source)"),
+        ("flite-rms", "flite -voice rms -t {text} -o {out}", 1.5, cmu),
+        ("flite-awb", "flite -voice awb -t {text} -o {out}", 1.0, cmu),
+        ("festival-kal", "text2wave -o {out} -eval '(voice_kal_diphone)'", 0.4, cmu),
+        *((f"espeak-{voice}", espeak.format(voice=voice), 0.4, gpl) for voice in ("en-us", "en-us+f3", "en-us+m3")),
+    )
     return tuple(
-        Voice(kind="command", name=name, command=command, speed=(0.85, 1.25), weight=weight, splits=("train",))
-        for name, command, weight in (*flite, *espeak, *others)
+        Voice(
+            kind="command",
+            name=name,
+            command=command,
+            speed=(0.85, 1.25),
+            weight=weight,
+            licence=licence,
+            splits=("train",),
+        )
+        for name, command, weight, licence in programs
     )
 
 
@@ -67,7 +78,8 @@ def duplex() -> DialogueConfig:
 
 def closed() -> DialogueConfig:
     """Short answers alone, to the same questions in every split: what a model learns here in hours is which of the
-    questions was asked, when it is its turn, and how its own answers sound. The assistant begins on a frame of the
+    questions was asked, when it is its turn, and how its own answers sound. Half of the users are synthesisers of other
+    makers: by one alone it hears no other. The assistant begins on a frame of the
     codec and says a thing in one way, so that its codes are the same whenever it says it."""
     source = dataclasses.replace(_own("spoken-qa"), longest_answer=7)
     gap = Distribution(kind="normal", low=0.08, middle=0.35, high=0.8, width=0.12)
@@ -79,7 +91,11 @@ def closed() -> DialogueConfig:
         sources=(source,),
         conversations=1600,
         closed=True,
-        voices=(anybody(), *(voice for voice in voices() if "train" not in voice.splits)),
+        voices=(
+            dataclasses.replace(anybody(), weight=5.0),
+            *machines(),
+            *(voice for voice in voices() if "train" not in voice.splits),
+        ),
         people=0,
         timing=timing,
         channels=microphone,
@@ -106,14 +122,6 @@ def asked() -> DialogueConfig:
         timing=timing,
         channels=dataclasses.replace(base.channels, echo_chance=0.0),
     )
-
-
-def wide() -> DialogueConfig:
-    """As `closed`, and as many asked by synthesisers of other makers."""
-    base = closed()
-    own = dataclasses.replace(anybody(), weight=5.0)
-    voices = (own, *machines(), *(voice for voice in base.voices if "train" not in voice.splits))
-    return dataclasses.replace(base, name="duplex-wide", seed=3, voices=voices)
 
 
 def small() -> DialogueConfig:

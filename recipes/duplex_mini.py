@@ -227,8 +227,8 @@ def live(out: str = RUNS) -> TrainConfig:
         base.task,
         start=f"{out}/answer/export",
         codec=f"{out}/said/export",
-        apart=0.0,
-        heard_drop=0.0,
+        apart=0.1,
+        heard_drop=0.15,
         words_share=0.0,
         unheard=0.2,
         misspoken=0.2,
@@ -237,8 +237,8 @@ def live(out: str = RUNS) -> TrainConfig:
         still_share=0.3,
         weights=replace(base.task.weights, padding=0.5, text=2.0),
     )
-    optimizer = replace(base.optimizer, lr=2e-4, warmup=10, final=0.05)
-    return replace(base, name="live", task=task, steps=200, optimizer=optimizer, eval_every=100, out=f"{out}/live")
+    optimizer = replace(base.optimizer, lr=2.5e-4, final=0.05)
+    return replace(base, name="live", task=task, steps=850, optimizer=optimizer, eval_every=150, out=f"{out}/live")
 
 
 def model(out: str = RUNS) -> DuplexStage:
