@@ -79,8 +79,8 @@ def duplex() -> DialogueConfig:
 def closed() -> DialogueConfig:
     """Short answers alone, to the same questions in every split: what a model learns here in hours is which of the
     questions was asked, when it is its turn, and how its own answers sound. Half of the users are synthesisers of other
-    makers: by one alone it hears no other. The assistant begins on a frame of the
-    codec and says a thing in one way, so that its codes are the same whenever it says it."""
+    makers: a model that heard only one hears others badly. The assistant begins on a frame of the codec and says a
+    thing in one way, so that its codes are the same whenever it says it."""
     source = dataclasses.replace(_own("spoken-qa"), longest_answer=7)
     gap = Distribution(kind="normal", low=0.08, middle=0.35, high=0.8, width=0.12)
     timing = TimingConfig(assistant_gap=gap, assistant_pause_chance=0.0, assistant_grid=FRAME)

@@ -1,4 +1,4 @@
-"""A small full-duplex model, meant for eight hours on two cores: data, seven stages of training, a folder.
+"""A small full-duplex model, meant for ten hours on two cores: data, eight stages of training, a folder.
 
 duologue train duplex_mini --resume            # all of this; stopped and begun again, it goes on
 duologue serve --model runs/duplex_mini/model

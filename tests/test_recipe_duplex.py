@@ -151,8 +151,8 @@ def test_each_stage_goes_on_from_the_one_before():
     training = [s for s in resolve(RECIPE) if isinstance(s, TrainConfig) and isinstance(s.task, DuplexTask)]
     for before, after in itertools.pairwise(training):
         assert after.task.start == f"{before.folder}/export"
-    assert [stage.task.apart for stage in training[1:]] == [1.0, 1.0, 0.25, 0.15, 0.0]
+    assert [stage.task.apart for stage in training[1:]] == [1.0, 1.0, 0.25, 0.15, 0.1]
     live = training[-1].task
-    assert live.depth_share == 1 and not (live.words_share or live.unspoken or live.heard_drop)
+    assert live.depth_share == 1 and not (live.words_share or live.unspoken)
     assert len({stage.task.text_lead for stage in training[2:]}) == 1
     assert not any("heldout" in text or "closed" in text for stage in training for text in stage.task.texts)
