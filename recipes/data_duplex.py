@@ -11,7 +11,7 @@ from pathlib import Path
 
 from duologue.data.dialogue import DialogueConfig, DialogueSource
 from duologue.data.dialogue.config import ChannelConfig, Distribution, TimingConfig
-from duologue.data.speakers import Voice, default_voices
+from duologue.data.speakers import Voice, default_voices, system_voices
 from duologue.eval.voices import is_reserved
 
 OWN = Path(__file__).parent / "data"
@@ -41,26 +41,27 @@ def anybody() -> Voice:
 def machines() -> tuple[Voice, ...]:
     """Synthesisers of other makers (Debian's pico, flite, espeak-ng and festival), each of them many people: played
     faster or slower, as a tape."""
-    cmu, gpl = "CMU (BSD-like)", "GPL-3.0-or-later program; its output is free"
-    espeak = "espeak-ng -v {voice} -w {{out}} --stdin"
-    programs = (
-        ("pico-us", "pico2wave -l en-US -w {out} {text}", 2.0, "Apache-2.0 (voice data without its source)"),
-        ("flite-rms", "flite -voice rms -t {text} -o {out}", 1.5, cmu),
-        ("flite-awb", "flite -voice awb -t {text} -o {out}", 1.0, cmu),
-        ("festival-kal", "text2wave -o {out} -eval '(voice_kal_diphone)'", 0.4, cmu),
-        *((f"espeak-{voice}", espeak.format(voice=voice), 0.4, gpl) for voice in ("en-us", "en-us+f3", "en-us+m3")),
-    )
-    return tuple(
-        Voice(
+    known = {voice.name: voice for voice in system_voices()}
+
+    def tape(name: str, weight: float, command: str = "") -> Voice:
+        voice = known[name]
+        return Voice(
             kind="command",
-            name=name,
-            command=command,
+            name=name.removesuffix("_diphone"),
+            command=command or voice.command,
             speed=(0.85, 1.25),
             weight=weight,
-            licence=licence,
+            licence=voice.licence,
             splits=("train",),
         )
-        for name, command, weight, licence in programs
+
+    flite = [(voice, f"flite -voice {voice} -t {{text}} -o {{out}}") for voice in ("rms", "awb")]
+    espeak = [(voice, f"espeak-ng -v {voice} -w {{out}} --stdin") for voice in ("en-us", "en-us+f3", "en-us+m3")]
+    return (
+        tape("pico-us", 2.0),
+        *(tape(f"flite-{voice}", weight, command) for (voice, command), weight in zip(flite, (1.5, 1.0), strict=True)),
+        tape("festival-kal_diphone", 0.4),
+        *(tape(f"espeak-{voice}", 0.4, command) for voice, command in espeak),
     )
 
 

@@ -81,7 +81,8 @@ def plan_ring(cache: RingCache, steps: int, live_B: Tensor, *, context: int, fro
     offset_R = cache.offset_B if rows_R is None else cache.offset_B[rows_R]
     positions_RT = offset_R[:, None] + torch.arange(steps, device=device)
     in_place = frozen and steps <= capacity - context + 1
-    filled = [min(offset + steps * in_place, capacity) for offset in offset_R.tolist()]
+    offsets = offset_R.tolist()
+    filled = [min(offset + steps * in_place, capacity) for offset in offsets]
 
     runs = []
     for first, last in _neighbours(chosen, filled):
@@ -92,7 +93,7 @@ def plan_ring(cache: RingCache, steps: int, live_B: Tensor, *, context: int, fro
 
     single = None
     if in_place and steps == 1 and len(chosen) == 1:
-        single = _one_step(cache, chosen[0], filled[0], int(offset_R[0]) % capacity)
+        single = _one_step(cache, chosen[0], filled[0], offsets[0] % capacity)
     kept = min(steps, capacity)
     slot_R = torch.arange(slots, device=device) if rows_R is None else rows_R
     head_RH = slot_R[:, None] * (layers * heads) + torch.arange(heads, device=device)

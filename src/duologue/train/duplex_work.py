@@ -22,6 +22,7 @@ from duologue.models.moshi.loading import CODEC_FILE, MODEL_FILE, TEXT_FILES, DT
 from duologue.nn.quant import pack_int8
 from duologue.train.loop import Result
 from duologue.train.mimi_work import SHARD
+from duologue.train.progress import Bar
 from duologue.train.stages import find
 
 
@@ -53,27 +54,25 @@ class TurnsStage:
     frame: int = 1920  # samples of the codec's frame at 24 kHz
     before: int = 10  # frames of silence, at most
     after: int = 5
-    rows: int = 0  # at most so many; 0: all
 
     def run(self) -> None:
         out, done = Path(self.out), Path(self.out) / "done.json"
         if done.exists() and json.loads(done.read_text(encoding="utf-8")) == configs.to_dict(self):
             return
-        found, shards, count = list[Turn](), 0, 0
-        for turn in itertools.islice(self._turns(), self.rows or None):
-            found.append(turn)
-            count += 1
-            if len(found) == SHARD:
-                write_shard(out / "shards" / shard_name(shards), found)
-                found, shards = [], shards + 1
-        if not count:
-            raise DataError(f"{self.data}: the assistant says nothing in these conversations")
-        if found:
+        total = sum(1 for _ in read_conversations(Path(self.data), columns=()))
+        bar = Bar(self.name, step=0, steps=total, every=max(1, total // 20))
+        turns, shards = self._turns(bar), 0
+        while found := list(itertools.islice(turns, SHARD)):
             write_shard(out / "shards" / shard_name(shards), found)
+            shards += 1
+        bar.close()
+        if not shards:
+            raise DataError(f"{self.data}: the assistant says nothing in these conversations")
         configs.save(self, done)
 
-    def _turns(self) -> Iterator[Turn]:
-        for row in read_conversations(Path(self.data)):
+    def _turns(self, bar: Bar) -> Iterator[Turn]:
+        for done, row in enumerate(read_conversations(Path(self.data)), 1):
+            bar.step({"step": done})
             spoken = [each for each in row.utterances_made() if each.role == ASSISTANT]
             words, audio_N = row.words_of(ASSISTANT), row.sound()[0]
             free = 0  # up to here the channel belongs to the turn before

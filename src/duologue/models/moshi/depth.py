@@ -67,8 +67,8 @@ class DepthBlock(nn.Module):
         qkv_NHD = one.qkv(self.attention_norm(x_ND)).view(len(x_ND), self.heads + 2 * self.key_heads, -1)
         new_NHD.copy_(qkv_NHD[:, self.heads :])
         q_NHSD = qkv_NHD[:, : self.heads, None].to(keys_NHSD.dtype)
-        mixed_N1D = attend(q_NHSD, keys_NHSD, values_NHSD)
-        x_ND = x_ND + one.out(mixed_N1D[:, 0].to(x_ND.dtype))
+        mixed_ND = attend(q_NHSD, keys_NHSD, values_NHSD)[:, 0]
+        x_ND = x_ND + one.out(mixed_ND.to(x_ND.dtype))
         return x_ND + one.feed_forward(self.ffn_norm(x_ND))
 
 
