@@ -80,18 +80,26 @@ def duplex() -> DialogueConfig:
 def closed() -> DialogueConfig:
     """Short answers alone, to the same questions in every split: what a model learns here in hours is which of the
     questions was asked, when it is its turn, and how its own answers sound. Half of the users are synthesisers of other
-    makers: a model that heard only one hears others badly. The assistant begins on a frame of the codec and says a
-    thing in one way, so that its codes are the same whenever it says it."""
+    makers: a model that heard only one hears others badly. Users also tell things that nobody is to answer, and fall
+    silent before they have asked: else it takes every silence for its turn. The assistant begins on a frame of the
+    codec and says a thing in one way, so that its codes are the same whenever it says it."""
     source = dataclasses.replace(_own("spoken-qa"), longest_answer=7)
-    gap = Distribution(kind="normal", low=0.08, middle=0.35, high=0.8, width=0.12)
-    timing = TimingConfig(assistant_gap=gap, assistant_pause_chance=0.0, assistant_grid=FRAME)
+    told = DialogueSource(
+        path=str(OWN / "statements.jsonl"), name="statements", kind="statements", licence=source.licence
+    )
+    gap = Distribution(kind="normal", low=0.16, middle=0.45, high=0.9, width=0.12)
+    timing = TimingConfig(
+        assistant_gap=gap, assistant_pause_chance=0.0, assistant_grid=FRAME, user_hesitation_chance=0.04
+    )
     microphone = ChannelConfig(backchannel_db=(-4.0, -4.0), gain_db=(-12.0, 9.0), noise_db=(-30.0, -3.0))
     return dataclasses.replace(
         duplex(),
         name="duplex-closed",
-        sources=(source,),
+        sources=(source, told),
         conversations=1600,
         closed=True,
+        telling_chance=0.2,
+        beginning_chance=0.35,
         voices=(
             dataclasses.replace(anybody(), weight=5.0),
             *machines(),
@@ -108,7 +116,7 @@ def asked() -> DialogueConfig:
     timing = TimingConfig(
         lead=Distribution(low=0.0, high=0.5),
         tail=Distribution(low=0.6, high=0.8),
-        user_gap=Distribution(kind="lognormal", low=0.1, middle=0.5, high=3.0, width=0.6),
+        goes_on=Distribution(kind="lognormal", low=0.1, middle=0.5, high=3.0, width=0.6),
         user_pause_chance=0.15,
         assistant_backchannels=0.0,
     )
@@ -119,6 +127,7 @@ def asked() -> DialogueConfig:
         seed=2,
         conversations=1800,
         answered=False,
+        telling_chance=0.0,
         exchanges=(6, 10),
         timing=timing,
         channels=dataclasses.replace(base.channels, echo_chance=0.0),

@@ -107,6 +107,46 @@ def test_a_closed_set_is_asked_in_every_split(tmp_path):
     assert [sum(script.split == split for script in scripts) for split in ("train", "dev", "test")] == [20, 12, 8]
 
 
+def statements(path, count=40) -> DialogueSource:
+    path.write_text(
+        "\n".join(json.dumps({"text": f"I saw number {chr(97 + n % 26)}{n // 26} there."}) for n in range(count))
+    )
+    return DialogueSource(path=str(path), name=path.stem, licence="CC0", kind="statements")
+
+
+def test_users_tell_things_and_begin_questions_that_nobody_answers(tmp_path):
+    sources = [pairs(tmp_path / "q.jsonl", 12), statements(tmp_path / "s.jsonl")]
+    plain = dict(conversations=60, closed=True, dev=0.3, greeting_chance=0.0, closing_chance=0.0, follow_up_chance=0.0)
+    config = recipe(sources, telling_chance=0.5, telling=(2, 3), beginning_chance=1.0, **plain)
+    texts = Texts(config)
+    scripts = texts.scripts()
+    told = {split: set[str]() for split in ("train", "dev")}
+    lengths = set()
+    for script in scripts:
+        before: list[str] = []
+        for line in script.lines:
+            if line.role == USER:
+                before.append(line.text)
+                continue
+            *before, question = before
+            sentences = [text for text in before if text.startswith("I saw")]
+            beginning, *thoughts = before[len(sentences) :]
+            assert sentences == before[: len(sentences)] and "what comes after" in question.lower()
+            assert beginning in texts.phrases.beginnings and set(thoughts) <= set(texts.phrases.thoughts)
+            lengths.add((len(sentences), len(thoughts)))
+            told[script.split] |= set(sentences)
+            before = []
+        assert not before  # the last word is the assistant's
+    assert lengths == {(told, thoughts) for told in (0, 2, 3) for thoughts in (0, 1)}
+    assert told["train"] and told["dev"] and not told["train"] & told["dev"]
+
+
+def test_a_statement_without_text_is_named(tmp_path):
+    source = dataclasses.replace(pairs(tmp_path / "q.jsonl"), kind="statements")
+    with pytest.raises(DataError, match=r"q\.jsonl: line 1: need .*text"):
+        Texts(recipe([pairs(tmp_path / "p.jsonl"), source])).scripts()
+
+
 def test_users_may_be_alone(tmp_path):
     recipes = [recipe([pairs(tmp_path / "q.jsonl", 12)], conversations=9, answered=each) for each in (True, False)]
     both, alone = (Texts(config).scripts() for config in recipes)
@@ -166,7 +206,8 @@ def test_a_missing_file_and_an_empty_one_are_errors(tmp_path):
 
 def test_phrases_of_ones_own_are_read_and_checked(tmp_path):
     own = {name: [["Hi.", "Hello."]] for name in ("greetings", "follow_ups", "closings")}
-    own |= {name: ["Mm."] for name in ("interruptions", "user_backchannels", "assistant_backchannels")}
+    own |= {name: ["Mm."] for name in ("beginnings", "thoughts", "interruptions")}
+    own |= {name: ["Mm."] for name in ("user_backchannels", "assistant_backchannels")}
     path = tmp_path / "dialogue.json"
     path.write_text(json.dumps(own))
     assert Phrases.read(Prompts(str(tmp_path))).greetings == (("Hi.", "Hello."),)
@@ -181,7 +222,14 @@ def test_phrases_of_ones_own_are_read_and_checked(tmp_path):
 
 def test_a_recipe_is_checked():
     source = DialogueSource(path="x", name="x", licence="CC0")
-    for change in ({"exchanges": (0, 2)}, {"dev": 1.0}, {"follow_up_chance": 2.0}, {"shard_rows": 0}):
+    for change in (
+        {"exchanges": (0, 2)},
+        {"telling": (3, 2)},
+        {"telling_chance": 0.1},
+        {"dev": 1.0},
+        {"follow_up_chance": 2.0},
+        {"shard_rows": 0},
+    ):
         with pytest.raises(ConfigError, match=next(iter(change))):
             recipe([source], **change)
     with pytest.raises(ConfigError, match="one of dialogues"):

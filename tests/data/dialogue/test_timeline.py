@@ -63,6 +63,13 @@ def test_turns_follow_each_other_at_the_gaps_that_were_drawn(laid_out):
     assert [each.gap for each in line.utterances[1:]] == pytest.approx([each.gap_drawn for each in line.utterances[1:]])
 
 
+def test_a_side_that_goes_on_does_so_after_its_own_gap(laid_out):
+    timing = replace(CALM, goes_on=exactly(0.7), assistant_gap=exactly(0.3), user_gap=exactly(0.2))
+    lines = (Line(USER, "It was green."), Line(USER, "Go on, please."), Line(ASSISTANT, LONG), Line(ASSISTANT, LONG))
+    line = laid_out(timing, script=replace(SCRIPT, lines=lines))
+    assert [each.gap for each in line.utterances[1:]] == pytest.approx([0.7, 0.3, 0.7])
+
+
 def test_the_assistant_begins_on_its_grid_and_the_user_anywhere(laid_out):
     timing = TimingConfig(assistant_grid=0.08, assistant_backchannels=60.0, assistant_gap=exactly(0.3))
     line = laid_out(timing)

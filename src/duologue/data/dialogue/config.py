@@ -12,7 +12,7 @@ from duologue.data.speakers import Voice, default_voices
 from duologue.errors import ConfigError
 
 Range = tuple[float, float]
-SOURCES = ("dialogues", "pairs", "synth")
+SOURCES = ("dialogues", "pairs", "synth", "statements")
 _TRIES = 1000  # draws until a distribution is said to hold nothing between its limits
 
 
@@ -67,6 +67,8 @@ class TimingConfig:
     # from the end of the user's turn to the answer, from the answer's to the user's next turn
     assistant_gap: Distribution = Distribution(kind="normal", low=-0.2, middle=0.25, high=1.0, width=0.2)
     user_gap: Distribution = Distribution(kind="lognormal", low=-0.6, middle=0.5, high=4.0, width=0.6)
+    # from the end of what a side says to what it says next, with nothing of the other's between
+    goes_on: Distribution = Distribution(kind="lognormal", low=0.2, middle=0.9, high=3.0, width=0.6)
     # silence between two words of a turn, in all: at commas and between sentences, and anywhere else
     user_pause_chance: float = 0.3
     user_hesitation_chance: float = 0.02
@@ -93,8 +95,9 @@ class TimingConfig:
             raise ConfigError(f"TimingConfig: backchannels, their margin and lead cannot be below 0, got {self}")
         if self.assistant_grid < 0:
             raise ConfigError(f"TimingConfig.assistant_grid: need seconds from 0, got {self.assistant_grid}")
-        if min(self.tail.low, self.stop_delay.low, self.user_pause.low, self.assistant_pause.low) < 0:
-            raise ConfigError(f"TimingConfig: tail, stop_delay and pauses cannot be below 0, got {self}")
+        for name in ("tail", "stop_delay", "user_pause", "assistant_pause", "goes_on"):
+            if getattr(self, name).low < 0:
+                raise ConfigError(f"TimingConfig.{name}: cannot be below 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,13 +145,14 @@ class DialogueSource:
 
     dialogues: JSONL, one conversation a line: `{"turns": [["user", "..."], ["assistant", "..."]]}`, or the objects of
         chats under `turns`, `messages` or `conversations`. pairs: questions and answers, as for `data synth`.
-        synth: a folder that `data synth` made; its splits and its spoken questions are kept.
+        synth: a folder that `data synth` made; its splits and its spoken questions are kept. statements: JSONL, one
+        sentence a line under `text`, that users tell without asking anything (`telling_chance`).
     """
 
     path: str
     name: str
     licence: str
-    kind: str = "dialogues"  # dialogues | pairs | synth
+    kind: str = "dialogues"  # dialogues | pairs | synth | statements
     split: str = ""  # train | dev | test; "": shared out by the text's hash, or as the data has it
     limit: int = 0  # most rows; 0: all
     longest_answer: int = 0  # words, of pairs; rows with longer ones are left out; 0: all
@@ -180,6 +184,10 @@ class DialogueConfig:
     greeting_chance: float = 0.6
     closing_chance: float = 0.4
     follow_up_chance: float = 0.25  # after an answer: thanks, "say that again", and the like
+    # before a question: sentences of a source of statements, "Could you tell me" and then silence; see TimingConfig
+    telling_chance: float = 0.0
+    telling: tuple[int, int] = (1, 4)  # sentences
+    beginning_chance: float = 0.0
     # sound
     assistant: Voice = field(default_factory=lambda: Voice(kind="hibari", name="assistant", licence="Apache-2.0"))
     voices: tuple[Voice, ...] = field(default_factory=default_voices)
@@ -194,8 +202,12 @@ class DialogueConfig:
             raise ConfigError(f"DialogueConfig: dev + test must stay below 1, got {self.dev} + {self.test}")
         if self.shard_rows < 1 or self.workers < 1 or self.conversations < 0 or self.people < 0:
             raise ConfigError("DialogueConfig: shard_rows and workers from 1, conversations and people from 0")
-        if not 1 <= self.exchanges[0] <= self.exchanges[1]:
-            raise ConfigError(f"DialogueConfig.exchanges: need 1 <= low <= high, got {self.exchanges}")
-        for name in ("greeting_chance", "closing_chance", "follow_up_chance"):
+        for name in ("exchanges", "telling"):
+            low, high = getattr(self, name)
+            if not 1 <= low <= high:
+                raise ConfigError(f"DialogueConfig.{name}: need 1 <= low <= high, got {(low, high)}")
+        if self.telling_chance and not any(source.kind == "statements" for source in self.sources):
+            raise ConfigError("DialogueConfig.telling_chance: needs a source of statements")
+        for name in ("greeting_chance", "closing_chance", "follow_up_chance", "telling_chance", "beginning_chance"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"DialogueConfig.{name}: need a chance between 0 and 1, got {getattr(self, name)}")

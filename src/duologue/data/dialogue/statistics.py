@@ -95,7 +95,7 @@ def statistics(rows: Iterable[Conversation], timing: TimingConfig | None) -> Sta
 
 
 def _quantities(timing: TimingConfig | None) -> list[Drawn]:
-    names = ("assistant_gap", "user_gap", "user_pause", "assistant_pause", "stop_delay")
+    names = ("assistant_gap", "user_gap", "goes_on", "user_pause", "assistant_pause", "stop_delay")
     return [Drawn(name, list(_sample(getattr(timing, name))) if timing else []) for name in names]
 
 
@@ -112,12 +112,14 @@ def _count(found: Statistics, utterances: list[Utterance], timing: TimingConfig 
         found.backchannels[each.role] += each.kind == BACKCHANNEL
         found.turns[each.role] += each.kind == TURN
         found.interruptions += each.interrupts
-        if each.gap is not None and each.gap_drawn is not None:
-            _add(by_name[f"{each.role}_gap"], each.gap_drawn, each.gap)
         for drawn, made in zip(each.pauses_drawn, each.pauses, strict=True):
             _add(by_name[f"{each.role}_pause"], drawn, made)
         if each.stop is not None and each.stop_drawn is not None:
             _add(by_name["stop_delay"], each.stop_drawn, each.stop)
+    for before, each in pairwise(turns):
+        if each.gap is not None and each.gap_drawn is not None:
+            name = "goes_on" if each.role == before.role else f"{each.role}_gap"
+            _add(by_name[name], each.gap_drawn, each.gap)
     for each, following in pairwise(turns):
         long = each.stop is not None or len(each.text.split()) >= (timing.interruption_words if timing else 0)
         found.interruptible += each.role == ASSISTANT and following.role == USER and long

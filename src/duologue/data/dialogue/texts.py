@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ from duologue.errors import DataError
 ASSISTANT, USER = "assistant", "user"
 ROLES = {"assistant": ASSISTANT, "gpt": ASSISTANT, "bot": ASSISTANT, "user": USER, "human": USER, "system": ""}
 TURNS = ("turns", "messages", "conversations", "dialogue")
+THOUGHT = 0.4  # chance that the beginning of a question is followed by a thought of the user's own
+T = TypeVar("T")
 
 
 class Line(NamedTuple):
@@ -48,6 +50,8 @@ class Phrases:
     greetings: tuple[tuple[str, str], ...]
     follow_ups: tuple[tuple[str, str], ...]
     closings: tuple[tuple[str, str], ...]
+    beginnings: tuple[str, ...]
+    thoughts: tuple[str, ...]
     interruptions: tuple[str, ...]
     user_backchannels: tuple[str, ...]
     assistant_backchannels: tuple[str, ...]
@@ -89,6 +93,7 @@ class Texts:
         self.config, self.dropped = config, Counter[str]()
         self._prompts = Prompts(config.prompts)
         self._spoken, self.phrases = SpokenText(self._prompts), Phrases.read(self._prompts)
+        self._told = dict[str, list[str]]()
 
     def scripts(self) -> list[Script]:
         """Given dialogues first, then those made of questions and answers.
@@ -97,6 +102,7 @@ class Texts:
             DataError: a source is missing or malformed, or nothing is left of them.
         """
         given, pairs = list(self._given()), list(self.pairs())
+        self._told = self._statements()
         wanted = self.config.conversations
         if not given and not pairs:
             raise DataError(f"recipe {self.config.name}: no text is left of its sources ({dict(self.dropped)})")
@@ -152,6 +158,14 @@ class Texts:
                     asked = tidy(self._spoken.spell_out(plain(question)))
                     yield Pair(asked, text, source.split or split or self._split(key), source.name)
 
+    def _statements(self) -> dict[str, list[str]]:
+        """What users tell without asking anything, by split."""
+        found: dict[str, list[str]] = {split: [] for split in SPLITS}
+        for source in self.config.sources:
+            for text in _read_texts(source):
+                found[source.split or self._split(key_of(text))].append(tidy(self._spoken.spell_out(plain(text))))
+        return found
+
     def _composed(self, pairs: list[Pair], wanted: int) -> list[Script]:
         """Every question once before any is asked again; a conversation keeps to one split."""
         found: list[Script] = []
@@ -173,7 +187,7 @@ class Texts:
             chosen = [next(stream) for _ in range(count if wanted else min(count, left))]
             left -= len(chosen)
             source = "+".join(sorted({pair.source for pair in chosen}))
-            yield Script(id=f"{split}-{number:06d}", split=split, source=source, lines=self._talk(chosen, rng))
+            yield Script(id=f"{split}-{number:06d}", split=split, source=source, lines=self._talk(chosen, split, rng))
             number += 1
 
     def _stream(self, pairs: list[Pair], split: str) -> Iterator[Pair]:
@@ -182,10 +196,11 @@ class Texts:
             for place in rng.permutation(len(pairs)):
                 yield pairs[place]
 
-    def _talk(self, pairs: list[Pair], rng: np.random.Generator) -> tuple[Line, ...]:
+    def _talk(self, pairs: list[Pair], split: str, rng: np.random.Generator) -> tuple[Line, ...]:
         config, phrases, rules = self.config, self.phrases, self._prompts.rules
         exchanges = [_pick(phrases.greetings, rng)] if rng.random() < config.greeting_chance else []
         for pair in pairs:
+            exchanges += [(text, "") for text in self._before(split, rng)]
             asked = with_fillers(
                 pair.question,
                 rng,
@@ -204,7 +219,19 @@ class Texts:
         return tuple(line for line in lines if line.text and (config.answered or line.role == USER))
 
 
-def _pick(choices: tuple[tuple[str, str], ...], rng: np.random.Generator) -> tuple[str, str]:
+    def _before(self, split: str, rng: np.random.Generator) -> list[str]:
+        """What a user says ahead of a question and nobody is to answer."""
+        config, phrases, told = self.config, self.phrases, self._told.get(split, [])
+        found: list[str] = []
+        if told and rng.random() < config.telling_chance:
+            found += [_pick(told, rng) for _ in range(rng.integers(config.telling[0], config.telling[1] + 1))]
+        if rng.random() < config.beginning_chance:
+            found.append(_pick(phrases.beginnings, rng))
+            found += [_pick(phrases.thoughts, rng)] if rng.random() < THOUGHT else []
+        return found
+
+
+def _pick(choices: Sequence[T], rng: np.random.Generator) -> T:
     return choices[int(rng.integers(len(choices)))]
 
 
@@ -221,17 +248,33 @@ def _read_pairs(source: DialogueSource) -> Iterator[tuple[str, str, str]]:
             yield row.question_spoken or row.question, row.answer, row.split
 
 
+def _read_texts(source: DialogueSource) -> Iterator[str]:
+    if source.kind != "statements":
+        return
+    for number, row in enumerate(_lines(Path(source.path)), start=1):
+        try:
+            text = json.loads(row)["text"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f'{source.path}: line {number}: need {{"text": "..."}}, got {row[:60]!r}') from error
+        if source.limit and number > source.limit:
+            return
+        yield text
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); give a JSONL file") from error
+
+
 def read_dialogues(path: Path) -> Iterator[list[Line]]:
     """The turns of each line of a JSONL file; turns of the same side that follow each other become one.
 
     Raises:
         DataError: missing, or a line that is no dialogue.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); give a JSONL file of dialogues") from error
-    for number, row in enumerate(text.splitlines(), start=1):
+    for number, row in enumerate(_lines(path), start=1):
         if row.strip():
             lines = _turns(row, where=f"{path}: line {number}")
             joined: list[Line] = []

@@ -31,7 +31,7 @@ class Utterance:
     start: float
     end: float
     words: list[Word]  # times from the conversation's start
-    gap: float | None = None  # since the end of the other's turn; none for the first turn and for interruptions
+    gap: float | None = None  # since the end of the turn before; none for the first turn and for interruptions
     gap_drawn: float | None = None
     pauses: list[float] = field(default_factory=list)  # silence between two words
     pauses_drawn: list[float] = field(default_factory=list)
@@ -116,10 +116,14 @@ class _Layout:
         """When a turn begins, and the gap that was drawn for it."""
         if self._last is None:
             return self.timing.lead.draw(self.rng), None
-        gap: Distribution = self.timing.assistant_gap if role == ASSISTANT else self.timing.user_gap
-        drawn = gap.draw(self.rng)
+        drawn = self._gap(role, self._last).draw(self.rng)
         heard = self._last.start + WITHIN * (self._last.end - self._last.start)
         return max(self._last.end + drawn, heard, self._free[role] + APART), drawn
+
+    def _gap(self, role: str, last: Utterance) -> Distribution:
+        if role == last.role:
+            return self.timing.goes_on
+        return self.timing.assistant_gap if role == ASSISTANT else self.timing.user_gap
 
     def _on_grid(self, role: str, start: float) -> float:
         """The next time at which this side may begin."""
