@@ -218,7 +218,6 @@ class Texts:
         lines = [Line(role, text) for pair in exchanges for role, text in zip((USER, ASSISTANT), pair, strict=True)]
         return tuple(line for line in lines if line.text and (config.answered or line.role == USER))
 
-
     def _before(self, split: str, rng: np.random.Generator) -> list[str]:
         """What a user says ahead of a question and nobody is to answer."""
         config, phrases, told = self.config, self.phrases, self._told.get(split, [])
