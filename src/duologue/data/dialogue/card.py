@@ -96,7 +96,8 @@ def _quantiles(values: Sequence[float]) -> str:
 def _sources(config: DialogueConfig | None, rows: Sequence[Conversation]) -> Rows:
     counts = Counter(name for row in rows for name in row.source.split("+"))
     licences = {source.name: source.licence for source in config.sources} if config else {}
-    return [(name, licences.get(name, ""), count) for name, count in sorted(counts.items())]
+    told = [(each.name, each.licence, "") for each in config.sources if each.kind == "statements"] if config else []
+    return [(name, licences.get(name, ""), count) for name, count in sorted(counts.items())] + told
 
 
 def _voices(config: DialogueConfig | None, rows: Sequence[Conversation]) -> Rows:
